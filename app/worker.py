@@ -1,0 +1,36 @@
+"""One thread per model: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Worker:
+    """A thread that runs one call after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._running = 0
+
+    @property
+    def busy(self) -> bool:
+        """True while a call runs or waits."""
+        return self._running > 0
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a call on the thread. A cancelled call still runs to its end; its result is dropped."""
+        self._running += 1
+        future = self._executor.submit(call, *args, **kwargs)
+        future.add_done_callback(lambda _: self._finished())
+        return await asyncio.wrap_future(future)
+
+    def _finished(self) -> None:
+        self._running -= 1
+
+    def close(self) -> None:
+        """Let the running call end and stop the thread."""
+        self._executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,46 @@
+"""The recogniser's room. `build` is its only door; the models are imported on use."""
+
+from asr.base import Recognizer
+from configs.schema import AsrConfig, RuntimeConfig
+
+
+def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
+    """Load the recogniser.
+
+    Raises:
+        asr.base.RecognizerError: a package or weights are missing or damaged.
+    """
+    from asr.endpoint import Endpoint
+    from asr.paraformer import Paraformer
+    from asr.stream import StreamingRecognizer, StreamOptions
+    from asr.vad import SileroModel
+
+    endpoint = config.endpoint
+    options = StreamOptions(
+        vad_threshold=config.vad_threshold,
+        min_speech_ms=config.min_speech_ms,
+        pre_roll_ms=config.pre_roll_ms,
+        partial_interval_ms=config.partial_interval_ms,
+        max_turn_s=endpoint.max_turn_s,
+        endpoint=Endpoint(
+            complete_silence_ms=endpoint.complete_silence_ms,
+            min_silence_ms=endpoint.min_silence_ms,
+            incomplete_silence_ms=endpoint.incomplete_silence_ms,
+        ),
+    )
+    paraformer = Paraformer.load(
+        config.model,
+        config.streaming_model,
+        device=_device(runtime.device),
+        num_threads=runtime.num_threads,
+        partial_interval_ms=config.partial_interval_ms,
+    )
+    return StreamingRecognizer(paraformer, SileroModel(), options)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,84 @@
+"""What crosses the border of the recogniser: events out, 16 kHz samples in.
+
+All positions are indices on the capture sample clock (16 kHz, first sample ever pushed = 0).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+
+
+class RecognizerError(Exception):
+    """The recogniser cannot be built or run; the message says what, where and what to do next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStarted:
+    """The user began to speak."""
+
+    at: int  # first voiced sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialTranscript:
+    """The transcript of the running turn so far. Its first `stable_chars` characters were in the one before."""
+
+    text: str
+    stable_chars: int
+    at: int  # capture position up to which it was made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechEnded:
+    """A pause began; the turn goes on (with another `SpeechStarted`) if speech comes back before it is over."""
+
+    at: int  # last voiced sample before the pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalTranscript:
+    """The turn is over and this is its text ("" when nothing was recognised)."""
+
+    text: str
+    speech_start: int  # first voiced sample of the turn
+    speech_end: int  # last voiced sample of the turn
+    decided_at: int  # capture position at which the end of turn was decided
+    compute_ms: float  # wall time of the final pass
+
+
+Event = SpeechStarted | PartialTranscript | SpeechEnded | FinalTranscript
+
+
+class RecognitionStream(Protocol):
+    """One microphone or file. Synchronous, without threads; any chunking of the samples gives the same turns."""
+
+    def push(self, samples: np.ndarray) -> list[Event]:
+        """Take float32 mono samples at 16 kHz, shape (N,), and return the events they caused."""
+        ...
+
+    def finish(self) -> list[Event]:
+        """Say that no more samples come: closes a running turn at once."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the running turn; the sample clock goes on."""
+        ...
+
+
+class Recognizer(Protocol):
+    """A loaded recogniser; hands out streams."""
+
+    def stream(self) -> RecognitionStream:
+        """A new stream with its own sample clock."""
+        ...
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Transcribe a whole recording: float32 mono at 16 kHz, shape (N,)."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run everything once, so that the first turn is as fast as the tenth."""
+        ...

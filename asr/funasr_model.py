@@ -1,0 +1,160 @@
+"""FunASR at arm's length: a quick import, and models built from values without a network, a print or a log handler."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import random
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.base import RecognizerError
+
+# What a Paraformer needs of FunASR's registry. A plain `import funasr` imports every model it has (4-12 s, 0.6 GB).
+_NEEDED = (
+    "funasr.models.paraformer.model",
+    "funasr.models.paraformer.decoder",
+    "funasr.models.paraformer.cif_predictor",
+    "funasr.models.paraformer_streaming.model",
+    "funasr.models.sanm.encoder",
+    "funasr.models.scama.encoder",
+    "funasr.frontends.wav_frontend",
+    "funasr.tokenizer.char_tokenizer",
+)
+_SPEAKER_CLUSTERING = "funasr.models.campplus.cluster_backend"  # optional for FunASR; costs a second of scikit-learn
+
+
+def import_funasr(*, whole: bool = False) -> Any:
+    """Import FunASR's `AutoModel` class and register Paraformer; with `whole`, everything FunASR has.
+
+    FunASR's package file imports all sub-modules. To load only some, an empty package object with the same path takes
+    its place; the sub-modules are FunASR's own, unchanged.
+
+    Raises:
+        RecognizerError: FunASR is not installed or cannot be imported.
+    """
+    with _quiet():
+        try:
+            if "funasr" not in sys.modules and not whole:
+                _import_light()
+            elif whole and not hasattr(sys.modules.get("funasr"), "import_submodules"):
+                sys.modules.pop("funasr", None)
+                importlib.import_module("funasr")
+            auto = importlib.import_module("funasr.auto.auto_model")
+            for name in _NEEDED:
+                importlib.import_module(name)
+            return auto.AutoModel
+        except ImportError as error:
+            raise RecognizerError(f"FunASR cannot be imported ({error}); install it: pip install funasr") from error
+
+
+def _import_light() -> None:
+    spec = importlib.util.find_spec("funasr")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError("not installed")
+    package = types.ModuleType("funasr")
+    package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec
+    sys.modules["funasr"] = package
+    blocked = _SPEAKER_CLUSTERING not in sys.modules
+    try:
+        if blocked:
+            sys.modules[_SPEAKER_CLUSTERING] = None  # type: ignore[assignment]  # makes its import fail at once
+        package.AutoModel = importlib.import_module("funasr.auto.auto_model").AutoModel  # type: ignore[attr-defined]
+    except BaseException:
+        del sys.modules["funasr"]
+        raise
+    finally:
+        if blocked:
+            del sys.modules[_SPEAKER_CLUSTERING]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Undo what FunASR does to the process: prints, a handler and level on the root logger, random seeds."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    blocker = logging.NullHandler()
+    root.addHandler(blocker)  # `logging.basicConfig` does nothing where there is a handler
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def build(
+    config: Mapping[str, Any],
+    tokens: Sequence[str],
+    cmvn_file: Path | None,
+    *,
+    device: str = "cpu",
+    num_threads: int = 0,
+) -> Any:
+    """An `AutoModel` with random weights from FunASR's config values; nothing is looked up anywhere.
+
+    `num_threads` 0 keeps the process's thread count (FunASR sets it for the whole process).
+    """
+    auto_model = import_funasr()
+    values = json.loads(json.dumps(config))  # FunASR writes into what it is given
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        token_file = Path(folder) / "tokens.json"
+        token_file.write_text(json.dumps(list(tokens)), encoding="utf-8")
+        values["tokenizer_conf"] = {**values.get("tokenizer_conf", {}), "token_list": str(token_file)}
+        values["frontend_conf"] = {"dither": 0.0, **values.get("frontend_conf", {})}
+        if cmvn_file is not None:
+            values["frontend_conf"]["cmvn_file"] = str(cmvn_file)
+        return auto_model(**values, **options(device, num_threads))
+
+
+def build_named(name: str, *, device: str, num_threads: int) -> Any:
+    """An `AutoModel` of a FunASR directory with `model.pt`, or of a public name (which FunASR downloads)."""
+    values = {"model": name, "frontend_conf": {"dither": 0.0}, **options(device, num_threads)}
+    if Path(name).is_dir():
+        with contextlib.suppress(RuntimeError), _quiet():  # a class outside the light import: try again with everything
+            return import_funasr()(**values)
+    auto_model = import_funasr(whole=True)
+    with _quiet():
+        return auto_model(**values)
+
+
+def offline_front_end(num_mels: int) -> Any:
+    """FunASR's log-mel front end without stacking, normalisation and dither."""
+    import_funasr()
+    return importlib.import_module("funasr.frontends.wav_frontend").WavFrontend(n_mels=num_mels, dither=0.0)
+
+
+def build_model(config: Mapping[str, Any], tokens: Sequence[str]) -> torch.nn.Module:
+    """FunASR's model alone, for training."""
+    model: torch.nn.Module = build(config, tokens, None).model
+    return model
+
+
+def options(device: str, num_threads: int) -> dict[str, Any]:
+    """Arguments that keep `AutoModel` quiet, offline and from changing the thread count."""
+    return {
+        "device": device,
+        "ncpu": num_threads or torch.get_num_threads(),
+        "disable_update": True,
+        "disable_pbar": True,
+        "disable_log": True,
+        "log_level": "ERROR",
+    }

@@ -1,0 +1,292 @@
+"""The recogniser: samples -> voice activity -> Paraformer -> end of turn.
+
+Everything happens on the sample clock in windows of 32 ms, so any chunking of the samples gives the same events.
+A turn goes through three states: no voice; a voice too short to be sure of; a turn with pauses in it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+
+from asr.base import (
+    SAMPLE_RATE,
+    Event,
+    FinalTranscript,
+    PartialTranscript,
+    RecognizerError,
+    SpeechEnded,
+    SpeechStarted,
+)
+from asr.endpoint import Endpoint
+from asr.paraformer import Paraformer, ParaformerStream
+from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
+
+_PAUSE_MS = 160  # silence that counts as a pause: the words so far are read then, ahead of the decision
+_ONSET_GAP_MS = 96  # silence that ends a voice too short to be speech
+_MAX_WHOLE_S = 14.0  # longer recordings are transcribed turn by turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """Times of the recogniser; `configs.schema.AsrConfig` documents them."""
+
+    vad_threshold: float
+    min_speech_ms: int
+    pre_roll_ms: int
+    partial_interval_ms: int
+    max_turn_s: float
+    endpoint: Endpoint
+
+
+class StreamingRecognizer:
+    """A loaded recogniser (`asr.base.Recognizer`)."""
+
+    def __init__(self, paraformer: Paraformer, vad: SileroModel, options: StreamOptions) -> None:
+        self._paraformer = paraformer
+        self._vad = vad
+        self._options = options
+
+    def stream(self) -> "TurnStream":
+        """A stream for one microphone or file."""
+        return TurnStream(self._paraformer, self._vad.detector(), self._options)
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Text of a recording, float32 mono at 16 kHz, shape (N,); a long one is cut at its pauses."""
+        samples = _checked(samples)
+        if len(samples) <= _MAX_WHOLE_S * SAMPLE_RATE:
+            return self._paraformer.transcribe(samples)
+        stream = self.stream()
+        events = [*stream.push(samples), *stream.finish()]
+        return " ".join(e.text for e in events if isinstance(e, FinalTranscript) and e.text)
+
+    def warm_up(self) -> None:
+        """Run every model once, so that the first turn is as fast as the tenth."""
+        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
+        self._vad.detector()(noise[:WINDOW])
+        self._paraformer.transcribe(noise)
+        partial = self._paraformer.stream()
+        if partial is not None:
+            partial.push(noise)
+
+
+class TurnStream:
+    """One microphone or file (`asr.base.RecognitionStream`)."""
+
+    def __init__(self, paraformer: Paraformer, detector: SpeechDetector, options: StreamOptions) -> None:
+        self._paraformer = paraformer
+        self._detector = detector
+        self._voice = Hysteresis(options.vad_threshold)
+        self._options = options
+        self._pending = np.zeros(0, np.float32)
+        self._clock = 0  # samples that went through the detector
+        self._heard = np.zeros(0, np.float32)  # samples kept; they end at the clock
+        self._onset: int | None = None  # first window of a voice that may become a turn
+        self._voiced_samples = 0  # of that voice
+        self._turn: _Turn | None = None
+        self._last_voiced = 0  # end of the last voiced window
+        self.speech_probability = 0.0
+        self.level_dbfs = -120.0
+
+    def push(self, samples: np.ndarray) -> list[Event]:
+        """Take float32 mono samples at 16 kHz, shape (N,), and return the events they caused."""
+        self._pending = np.concatenate([self._pending, _checked(samples)])
+        events: list[Event] = []
+        used = 0
+        while len(self._pending) - used >= WINDOW:
+            events += self._window(self._pending[used : used + WINDOW])
+            used += WINDOW
+        self._pending = self._pending[used:]
+        return events
+
+    def finish(self) -> list[Event]:
+        """Close a running turn at once."""
+        events: list[Event] = []
+        if len(self._pending):
+            rest = len(self._pending)
+            events = self._window(np.pad(self._pending, (0, WINDOW - rest)))
+            self._pending = np.zeros(0, np.float32)
+        if (
+            self._turn is None
+            and self._onset is not None
+            and self._voiced_samples >= self._samples(self._options.min_speech_ms)
+        ):
+            events += self._begin()
+        if self._turn is not None:
+            events += self._end(self._read())
+        return events
+
+    def reset(self) -> None:
+        """Forget the running turn; the sample clock goes on."""
+        self._turn = None
+        self._onset = None
+        self._voiced_samples = 0
+        self._detector.reset()
+        self._voice.reset()
+
+    def _window(self, window: np.ndarray) -> list[Event]:
+        self.speech_probability = self._detector(window)
+        self.level_dbfs = float(10 * np.log10(np.mean(np.square(window, dtype=np.float64)) + 1e-12))
+        voiced = self._voice(self.speech_probability)
+        self._clock += WINDOW
+        self._heard = np.concatenate([self._heard, window])
+        if voiced:
+            self._last_voiced = self._clock
+        if self._turn is None:
+            events = self._listen(voiced)
+            if self._turn is None:
+                self._forget()
+            return events
+        self._turn.feed(window)
+        return self._follow(voiced)
+
+    def _listen(self, voiced: bool) -> list[Event]:
+        """No turn yet: wait for enough voice."""
+        if voiced:
+            if self._onset is None:
+                self._onset, self._voiced_samples = self._clock - WINDOW, 0
+            self._voiced_samples += WINDOW
+            if self._voiced_samples >= self._samples(self._options.min_speech_ms):
+                return self._begin()
+        elif self._onset is not None and self._clock - self._last_voiced >= self._samples(_ONSET_GAP_MS):
+            self._onset = None
+        return []
+
+    def _begin(self) -> list[Event]:
+        assert self._onset is not None
+        begin = max(self._base, self._onset - self._samples(self._options.pre_roll_ms))
+        self._turn = _Turn(begin, self._paraformer.stream())
+        self._turn.feed(self._heard[begin - self._base :])
+        start, _ = voiced_span(self._heard, begin - self._base, len(self._heard))
+        self._turn.speech_start = self._base + start
+        self._onset = None
+        return [SpeechStarted(at=self._turn.speech_start)]
+
+    def _follow(self, voiced: bool) -> list[Event]:
+        """A turn is running: partial transcripts, pauses, its end."""
+        turn = self._turn
+        assert turn is not None
+        events: list[Event] = []
+        if voiced and turn.in_pause:
+            turn.in_pause = False
+            events.append(SpeechStarted(at=self._clock - WINDOW))
+        silence = self._clock - self._last_voiced
+        if not turn.in_pause:
+            if silence >= self._samples(_PAUSE_MS):
+                turn.in_pause = True
+                turn.pause_text = self._read()
+                events.append(SpeechEnded(at=self._speech_end()))
+                events += self._partial(turn.pause_text)
+            elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
+                events += self._partial(turn.streamed_text(self._read))
+        required = self._options.endpoint.required_silence_ms(turn.pause_text)
+        if turn.in_pause and silence >= self._samples(required):
+            events += self._end(turn.pause_text)
+        elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
+            events += self._end(turn.pause_text if turn.in_pause else self._read())
+        return events
+
+    def _partial(self, text: str) -> list[Event]:
+        turn = self._turn
+        assert turn is not None
+        if not text or text == turn.text:
+            return []
+        stable = _common_words(turn.text, text)
+        turn.text = text
+        return [PartialTranscript(text=text, stable_chars=stable, at=self._clock)]
+
+    def _read(self) -> str:
+        """The final pass over the turn so far."""
+        turn = self._turn
+        assert turn is not None
+        begun = time.perf_counter()
+        text = self._paraformer.transcribe(self._heard[turn.begin - self._base :])
+        turn.compute_ms = 1000 * (time.perf_counter() - begun)
+        return text
+
+    def _end(self, text: str) -> list[Event]:
+        turn = self._turn
+        assert turn is not None
+        final = FinalTranscript(
+            text=text,
+            speech_start=turn.speech_start,
+            speech_end=self._speech_end(),
+            decided_at=self._clock,
+            compute_ms=turn.compute_ms,
+        )
+        events: list[Event] = [] if turn.in_pause else [SpeechEnded(at=final.speech_end)]
+        self._turn = None
+        self._voiced_samples = 0
+        self._forget()
+        return [*events, final]
+
+    def _speech_end(self) -> int:
+        """Last voiced sample of the turn; detectors let go late, so the energy decides."""
+        turn = self._turn
+        assert turn is not None
+        _, end = voiced_span(self._heard, turn.speech_start - self._base, len(self._heard))
+        return self._base + end
+
+    @property
+    def _base(self) -> int:
+        """Clock of the first sample kept."""
+        return self._clock - len(self._heard)
+
+    def _forget(self) -> None:
+        """Outside a turn, keep what the next one may need."""
+        begin = self._clock if self._onset is None else self._onset
+        keep = self._clock - begin + self._samples(self._options.pre_roll_ms)
+        if len(self._heard) > keep:
+            self._heard = self._heard[len(self._heard) - keep :]
+
+    @staticmethod
+    def _samples(milliseconds: float) -> int:
+        return int(milliseconds * SAMPLE_RATE / 1000)
+
+
+class _Turn:
+    """What is known of a running turn."""
+
+    def __init__(self, begin: int, partial: ParaformerStream | None) -> None:
+        self.begin = begin  # clock of its first sample, pre-roll included
+        self.speech_start = begin
+        self.text = ""  # of the last partial transcript
+        self.in_pause = False
+        self.pause_text = ""
+        self.compute_ms = 0.0  # of the last final pass
+        self._partial = partial
+        self._streamed = False
+        self._last_partial = begin
+
+    def feed(self, samples: np.ndarray) -> None:
+        if self._partial is not None:
+            self._streamed |= self._partial.push(samples)
+
+    def partial_due(self, clock: int, interval: int) -> bool:
+        """True when there are new words to show: the stream read a chunk, or, without a stream, the interval passed."""
+        if self._partial is not None:
+            due, self._streamed = self._streamed, False
+            return due
+        if clock - self._last_partial < interval:
+            return False
+        self._last_partial = clock
+        return True
+
+    def streamed_text(self, read: Callable[[], str]) -> str:
+        """Words of the streaming model, or of a pass over everything where there is none."""
+        return self._partial.text if self._partial is not None else read()
+
+
+def _common_words(before: str, after: str) -> int:
+    """Length of the common words at the beginning."""
+    pairs = zip(before.split(), after.split(), strict=False)
+    return len(" ".join(new for _, new in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim != 1:
+        raise RecognizerError(f"the recogniser takes mono samples of shape (N,), not {samples.shape}")
+    samples = samples.astype(np.float32, copy=False)
+    return samples if np.isfinite(samples).all() else np.nan_to_num(samples, posinf=0.0, neginf=0.0)

@@ -1,0 +1,1 @@
+"""Sound in and out: files, the local microphone and loudspeaker."""

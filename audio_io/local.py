@@ -1,0 +1,242 @@
+"""The local microphone and loudspeaker through PortAudio. Callbacks only copy."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from audio_io.base import CAPTURE_HZ, FRAME_MS, FRAME_SAMPLES, PLAYBACK_HZ, AudioFrame, Clock, DeviceError, PlaybackReport
+from audio_io.resample import StreamingResampler
+from audio_io.ring import SampleRing
+
+log = logging.getLogger(__name__)
+
+_CAPTURE_RING_S = 10.0
+_PLAYBACK_RING_S = 60.0
+_STALLED_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceInfo:
+    """One sound device of this machine."""
+
+    id: int
+    name: str
+    num_inputs: int
+    num_outputs: int
+    default_hz: int
+    default_input: bool
+    default_output: bool
+
+
+def list_devices() -> list[DeviceInfo]:
+    """The sound devices of this machine. Raises DeviceError when PortAudio is missing."""
+    try:
+        import sounddevice
+    except OSError as error:
+        raise DeviceError(f"PortAudio is missing ({error}); install it, on Debian: apt-get install libportaudio2.") from error
+    default_input, default_output = sounddevice.default.device
+    return [
+        DeviceInfo(
+            id=index,
+            name=device["name"],
+            num_inputs=device["max_input_channels"],
+            num_outputs=device["max_output_channels"],
+            default_hz=round(device["default_samplerate"]),
+            default_input=index == default_input,
+            default_output=index == default_output,
+        )
+        for index, device in enumerate(sounddevice.query_devices())
+    ]
+
+
+def find_device(wanted: str | int | None, kind: str, devices: list[DeviceInfo]) -> DeviceInfo:
+    """The device of an id or a part of a name, or the default. `kind`: "input" or "output". Raises DeviceError."""
+    thing = "microphone" if kind == "input" else "loudspeaker"
+    usable = [d for d in devices if (d.num_inputs if kind == "input" else d.num_outputs)]
+    if not usable:
+        raise DeviceError(f"no {thing} was found; connect one, or talk through files: launch.py ask QUESTION.wav.")
+    listing = ", ".join(f"{d.id} {d.name!r}" for d in usable)
+    if wanted is None or wanted == "":
+        for device in usable:
+            if device.default_input if kind == "input" else device.default_output:
+                return device
+        return usable[0]
+    if isinstance(wanted, int) or wanted.isdecimal():
+        found = [d for d in usable if d.id == int(wanted)]
+    else:
+        found = [d for d in usable if wanted.lower() == d.name.lower()]
+        found = found or [d for d in usable if wanted.lower() in d.name.lower()]
+    if not found:
+        raise DeviceError(f"no {thing} {wanted!r}; there are: {listing}.")
+    if len(found) > 1:
+        raise DeviceError(f"{wanted!r} fits several {thing}s: {', '.join(f'{d.id} {d.name!r}' for d in found)}; give the id.")
+    return found[0]
+
+
+class StreamClock:
+    """Seconds since the first captured sample."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+
+    def now(self) -> float:
+        """Seconds since the first captured sample; 0 before it."""
+        return 0.0 if self.began is None else max(0.0, time.monotonic() - self.began)
+
+    async def sleep_until(self, at: float) -> None:
+        """Return when `now()` has reached `at`."""
+        await asyncio.sleep(max(0.0, at - self.now()))
+
+
+class LocalDevice:
+    """One microphone and one loudspeaker; use it in `with`. Raises DeviceError."""
+
+    def __init__(self, input_device: str | int | None = None, output_device: str | int | None = None) -> None:
+        devices = list_devices()
+        self.microphone = find_device(input_device, "input", devices)
+        self.loudspeaker = find_device(output_device, "output", devices)
+        self._clock = StreamClock()
+        self._capture_hz = _rate(self.microphone, "input", CAPTURE_HZ)
+        self._output_hz = _rate(self.loudspeaker, "output", PLAYBACK_HZ)
+        self._to_session = StreamingResampler(self._capture_hz, CAPTURE_HZ)
+        self._to_speaker = StreamingResampler(PLAYBACK_HZ, self._output_hz)
+        self._heard = SampleRing(round(_CAPTURE_RING_S * self._capture_hz))
+        self._queue = SampleRing(round(_PLAYBACK_RING_S * self._output_hz))
+        self._streams: list[Any] = []
+        self._reply_start: int | None = None  # consumed output samples when the running reply began
+        self._underruns = 0  # of the replies before the running one
+
+    @property
+    def clock(self) -> Clock:
+        """The conversation's clock."""
+        return self._clock
+
+    @property
+    def playback_hz(self) -> int:
+        """Rate of the samples that `play` takes."""
+        return PLAYBACK_HZ
+
+    def __enter__(self) -> Self:
+        import sounddevice
+
+        try:
+            self._streams = [
+                sounddevice.OutputStream(
+                    samplerate=self._output_hz, device=self.loudspeaker.id, channels=1, dtype="float32",
+                    blocksize=self._output_hz * FRAME_MS // 1000, latency="low", callback=self._on_output,
+                ),
+                sounddevice.InputStream(
+                    samplerate=self._capture_hz, device=self.microphone.id, channels=1, dtype="float32",
+                    blocksize=self._capture_hz * FRAME_MS // 1000, latency="low", callback=self._on_input,
+                ),
+            ]  # fmt: skip
+            for stream in self._streams:
+                stream.start()
+        except sounddevice.PortAudioError as error:
+            self.close()
+            names = f"{self.microphone.name!r} and {self.loudspeaker.name!r}"
+            raise DeviceError(f"{names} cannot be opened ({error}); is another program using them?") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop both streams."""
+        for stream in self._streams:
+            stream.close()
+        self._streams = []
+
+    def _on_input(self, samples: np.ndarray, frames: int, _time: object, _status: object) -> None:
+        if self._clock.began is None:
+            self._clock.began = time.monotonic() - frames / self._capture_hz
+        self._heard.write(samples[:, 0])
+
+    def _on_output(self, out: np.ndarray, _frames: int, _time: object, _status: object) -> None:
+        self._queue.read_into(out[:, 0])
+
+    async def frames(self) -> AsyncIterator[AudioFrame]:
+        """Captured frames as they come. Raises DeviceError when the microphone falls silent as a device."""
+        block = np.zeros(self._capture_hz * FRAME_MS // 1000, np.float32)
+        waiting = np.zeros(0, np.float32)
+        start, lost, arrived = 0, 0, time.monotonic()
+        while True:
+            while self._heard.available < len(block):
+                if time.monotonic() - arrived > _STALLED_S:
+                    raise DeviceError(f"the microphone {self.microphone.name!r} delivers no sound; was it unplugged?")
+                missing_s = (len(block) - self._heard.available) / self._capture_hz
+                await asyncio.sleep(missing_s)
+            arrived = time.monotonic()
+            self._heard.read_into(block)
+            if self._heard.overruns > lost:
+                log.warning("%d samples of the microphone were lost: the machine is too busy", self._heard.overruns - lost)
+                start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
+                lost = self._heard.overruns
+            waiting = np.concatenate((waiting, self._to_session.push(block.copy())))
+            while len(waiting) >= FRAME_SAMPLES:
+                yield AudioFrame(waiting[:FRAME_SAMPLES].copy(), start)
+                waiting = waiting[FRAME_SAMPLES:]
+                start += FRAME_SAMPLES
+
+    def play(self, samples: np.ndarray, *, last: bool) -> float:
+        """Queue samples of the reply; returns when their first is heard. Raises DeviceError when the queue is full."""
+        if self._reply_start is None:
+            self._reply_start = self._queue.num_read
+            self._underruns = self._queue.underruns
+        plays_at = self._clock.now() + self._queue.available / self._output_hz + self._latency_s()
+        converted = self._to_speaker.push(samples)
+        if last:
+            converted = np.concatenate((converted, self._to_speaker.finish()))
+        written = self._queue.write(converted)
+        self._queue.open = not last
+        if written < len(converted):
+            raise DeviceError(f"more than {_PLAYBACK_RING_S:g} s of speech wait for the loudspeaker; is it stopped?")
+        return plays_at
+
+    async def drained(self) -> None:
+        """Return when everything queued has been heard; the reply is then over."""
+        while self._queue.available:
+            await asyncio.sleep(self._queue.available / self._output_hz)
+        await asyncio.sleep(self._latency_s())
+        self._reply_start = None
+
+    def flush(self, fade_ms: float) -> PlaybackReport:
+        """Silence the reply at once, with a short fade, and forget what is queued."""
+        report = PlaybackReport(played_samples=self.played_samples, underruns=self.underruns)
+        self._queue.cut(np.linspace(1.0, 0.0, round(fade_ms * self._output_hz / 1000), dtype=np.float32))
+        self._to_speaker = StreamingResampler(PLAYBACK_HZ, self._output_hz)
+        self._reply_start = None
+        return report
+
+    @property
+    def played_samples(self) -> int:
+        """Samples of the running reply that left the loudspeaker, at 24 kHz; 0 when none is running."""
+        if self._reply_start is None:
+            return 0
+        consumed = self._queue.num_read - self._reply_start - round(self._latency_s() * self._output_hz)
+        return max(0, consumed) * PLAYBACK_HZ // self._output_hz
+
+    @property
+    def underruns(self) -> int:
+        """How often the queue ran dry inside the running or the last reply."""
+        return self._queue.underruns - self._underruns
+
+    def _latency_s(self) -> float:
+        return float(self._streams[0].latency) if self._streams else 0.0
+
+
+def _rate(device: DeviceInfo, kind: str, wanted_hz: int) -> int:
+    """The wanted rate where the device takes it, else its own."""
+    import sounddevice
+
+    check = sounddevice.check_input_settings if kind == "input" else sounddevice.check_output_settings
+    try:
+        check(device=device.id, channels=1, dtype="float32", samplerate=wanted_hz)
+    except (sounddevice.PortAudioError, ValueError):
+        return device.default_hz
+    return wanted_hz

@@ -1,0 +1,114 @@
+"""YAML files and `section.key=value` settings -> AppConfig. Unknown keys and wrong types are errors that say what to write."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from configs.schema import AppConfig, ConfigError
+
+DEFAULTS = Path(__file__).parent
+
+T = TypeVar("T")
+
+
+def load(path: Path | None = None, settings: Iterable[str] = ()) -> AppConfig:
+    """Build the configuration from a YAML file (None: schema defaults) and settings that win over it.
+
+    Raises ConfigError.
+    """
+    values = _read(path) if path else {}
+    source = str(path) if path else "configuration"
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: write it as section.key=value, for example --set tts.speed=1.1.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _put(values, key.split("."), value, setting)
+        source = f"{source} with --set" if "--set" not in source else source
+    return typing.cast(AppConfig, _build(AppConfig, values, "", source))
+
+
+def load_as(kind: type[T], path: Path) -> T:
+    """Build any tree of dataclasses from a YAML file, as strictly as the configuration. Raises ConfigError."""
+    return typing.cast(T, _build(kind, _read(path), "", str(path)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such configuration file. The ones that ship are {', '.join(shipped())}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the configuration file cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections such as `tts:` at the top, found a {type(values).__name__}.")
+    return values
+
+
+def shipped() -> list[str]:
+    """Names of the configuration files that ship with the project."""
+    return sorted(f"configs/{file.name}" for file in DEFAULTS.glob("*.yaml"))
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, setting: str) -> None:
+    for key in keys[:-1]:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {setting}: {key} is a value, not a section.")
+        values = inner
+    values[keys[-1]] = value
+
+
+def _build(kind: type, values: Any, prefix: str, source: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: {prefix.rstrip('.')} is a section of keys, not {values!r}.")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(names)}."
+            raise ConfigError(f"{source}: unknown key {prefix}{key}; {hint}")
+    arguments = {}
+    for name, value in values.items():
+        hint_type = hints[name]
+        if dataclasses.is_dataclass(hint_type):
+            arguments[name] = _build(typing.cast(type, hint_type), value, f"{prefix}{name}.", source)
+        else:
+            arguments[name] = _convert(hint_type, value, f"{prefix}{name}", source)
+    return kind(**arguments)
+
+
+def _convert(kind: Any, value: Any, name: str, source: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value in choices:
+            return value
+        raise ConfigError(f"{source}: {name} is {value!r}; choose one of {', '.join(map(str, choices))}.")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind in (str, bool) and isinstance(value, kind):
+        return value
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_convert(typing.get_args(kind)[0], item, name, source) for item in value)
+    raise ConfigError(f"{source}: {name} is {value!r}; it takes a {_word(kind)}.")
+
+
+def _word(kind: Any) -> str:
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, "list of numbers")

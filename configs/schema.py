@@ -1,0 +1,113 @@
+"""Every run-time knob: one frozen tree of dataclasses. Units are in the names; each knob has one line of documentation.
+
+A path knob takes `bundled` for the small model that ships in the repository, or a folder.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+BUNDLED = "bundled"
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; the message says what, where and what to do next."""
+
+
+def knob(default: Any, doc: str) -> Any:
+    """A field with a default and its line of documentation (read by `launch.py config` and by the tests)."""
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"doc": doc})
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """The process."""
+
+    device: str = knob("auto", "where the models run: auto, cpu, cuda or cuda:N")
+    num_threads: int = knob(1, "CPU threads of each model; small models are fastest with one")
+    log_level: Literal["debug", "info", "warning", "error"] = knob("warning", "how much is written to standard error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """The frames of the session and how far the reply may run ahead."""
+
+    frame_ms: int = knob(20, "length of a captured frame")
+    max_ahead_s: float = knob(5.0, "how far synthesis may run ahead of playback")
+    flush_fade_ms: float = knob(5.0, "fade-out when the reply is interrupted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig:
+    """When the user's turn is over."""
+
+    complete_silence_ms: int = knob(300, "silence after words that look finished")
+    min_silence_ms: int = knob(450, "silence after other words")
+    incomplete_silence_ms: int = knob(900, "silence after words that call for more (a trailing 'and', 'the', 'uh')")
+    max_turn_s: float = knob(30.0, "longest turn; a longer one is answered as far as it was recognised")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsrConfig:
+    """Voice activity, recognition, end of turn."""
+
+    model: str = knob(BUNDLED, "Paraformer of the final pass: bundled, a FunASR folder or name")
+    streaming_model: str = knob(BUNDLED, "Paraformer of the partial transcripts: bundled, a FunASR folder or name")
+    vad_threshold: float = knob(0.5, "speech probability at which a voice counts as speaking")
+    min_speech_ms: int = knob(120, "shorter bursts are no speech")
+    pre_roll_ms: int = knob(300, "audio kept from before the detected start of speech")
+    partial_interval_ms: int = knob(480, "how often a partial transcript is made")
+    endpoint: EndpointConfig = knob(EndpointConfig, "end of turn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmConfig:
+    """The chat model."""
+
+    engine: Literal["auto", "transformers", "vllm"] = knob(
+        "auto", "auto takes vLLM where it is installed and a GPU is there"
+    )
+    model: str = knob(BUNDLED, "bundled, or a folder or name of a Qwen instruct model")
+    system_prompt: str = knob("You are a small, friendly voice assistant.", "the first message of every conversation")
+    max_reply_tokens: int = knob(160, "longest reply")
+    max_context_tokens: int = knob(640, "conversation kept for the model; the oldest turns are dropped first")
+    temperature: float = knob(0.0, "0 takes the likeliest token")
+    top_p: float = knob(1.0, "nucleus of the sampling")
+    first_token_timeout_s: float = knob(20.0, "a reply that has not begun by then is given up")
+    seed: int = knob(0, "seed of the sampling")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TtsConfig:
+    """SyncSpeech and its decoder."""
+
+    backend: Literal["syncspeech"] = knob("syncspeech", "text-to-token model")
+    tmt: str = knob(BUNDLED, "temporal masked transformer: bundled or a folder")
+    flow: str = knob(BUNDLED, "flow-matching decoder: bundled or a folder")
+    vocoder: str = knob(BUNDLED, "vocoder: bundled or a folder")
+    speech_tokenizer: str = knob(
+        BUNDLED, "speech tokenizer, needed for a voice from reference audio: bundled or a folder"
+    )
+    speaker: str = knob(BUNDLED, "speaker encoder, needed for a voice from reference audio: bundled or a folder")
+    voice: str = knob(BUNDLED, "voice that speaks: bundled, or a reference recording")
+    speed: float = knob(1.0, "speaking rate; above 1 is faster")
+    lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken")
+    duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest")
+    num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
+    flow_temperature: float = knob(0.6, "scale of the decoder's starting noise")
+    language: Literal["en", "none"] = knob(
+        "en", "spoken form of numbers, abbreviations and symbols; none only removes markup"
+    )
+    seed: int = knob(0, "seed of durations and noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppConfig:
+    """The whole assistant."""
+
+    runtime: RuntimeConfig = knob(RuntimeConfig, "the process")
+    audio: AudioConfig = knob(AudioConfig, "frames and playback")
+    asr: AsrConfig = knob(AsrConfig, "recogniser")
+    llm: LlmConfig = knob(LlmConfig, "language model")
+    tts: TtsConfig = knob(TtsConfig, "synthesiser")

@@ -1,0 +1,36 @@
+"""The language model's room."""
+
+import importlib.util
+
+from configs.schema import LlmConfig, RuntimeConfig
+from llm.base import ChatModel, ChatModelError
+
+
+def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
+    """Load the chat model that the configuration asks for. Raises ChatModelError."""
+    import torch
+
+    device = runtime.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ChatModelError(f"runtime.device is {device}, but torch sees no GPU. Set runtime.device=cpu.")
+    engine = config.engine
+    if engine == "auto":
+        engine = "vllm" if device.startswith("cuda") and has_vllm() else "transformers"
+    if engine == "vllm":
+        if not has_vllm():
+            raise ChatModelError("llm.engine is vllm, but vLLM is not installed. Install it, or set llm.engine=transformers.")
+        from llm.vllm_engine import VllmChat
+
+        return VllmChat(config, device)
+    from llm.transformers_engine import TransformersChat
+
+    if device == "cpu":
+        torch.set_num_threads(runtime.num_threads)
+    return TransformersChat(config, device)
+
+
+def has_vllm() -> bool:
+    """Whether vLLM is installed (it is not imported)."""
+    return importlib.util.find_spec("vllm") is not None

@@ -1,0 +1,382 @@
+"""What the small model knows: tables of facts, names, jokes and stories, in plain words."""
+
+NAMES = (
+    "Anna Peter Mary John Paul Lisa Tom Emma Jack Sarah David Laura Mark Julia Kevin Alice Ben Clara Daniel Eva Frank Grace "
+    "Henry Irene James Kate Leo Maria Nick Olivia Oscar Rachel Sam Tina Victor Wendy Adam Betty Carl Diana Eric Fiona George "
+    "Hannah Ian Jane Karen Linda Michael Nora Oliver Patrick Rose Simon Susan Thomas Vera Walter Robert William Charles Joseph "
+    "Richard Andrew Steven Brian Edward Jason Ryan Jacob Gary Larry Justin Scott Brandon Gregory Samuel Alexander Dennis Jerry "
+    "Tyler Aaron Nathan Douglas Harold Arthur Roger Albert Willie Bruce Ralph Roy Louis Philip Johnny Bobby Howard Martin "
+    "Patricia Jennifer Elizabeth Barbara Jessica Margaret Nancy Sandra Ashley Dorothy Emily Helen Amanda Melissa Deborah "
+    "Stephanie Rebecca Sharon Cynthia Kathleen Amy Angela Shirley Brenda Pamela Nicole Samantha Katherine Christine Catherine "
+    "Virginia Janet Ruth Maya Lucy Max Sophie Charlie Harry Ella Mia Noah Luke Chloe Zoe Molly Ruby Lily Amelia Isabella Ethan"
+).split()
+
+CAPITALS = {
+    "France": "Paris",
+    "Germany": "Berlin",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "England": "London",
+    "Scotland": "Edinburgh",
+    "Ireland": "Dublin",
+    "Portugal": "Lisbon",
+    "Greece": "Athens",
+    "Poland": "Warsaw",
+    "Russia": "Moscow",
+    "Japan": "Tokyo",
+    "China": "Beijing",
+    "India": "New Delhi",
+    "Egypt": "Cairo",
+    "Canada": "Ottawa",
+    "Austria": "Vienna",
+    "Hungary": "Budapest",
+    "Sweden": "Stockholm",
+    "Norway": "Oslo",
+    "Denmark": "Copenhagen",
+    "Finland": "Helsinki",
+    "Belgium": "Brussels",
+    "the Netherlands": "Amsterdam",
+    "Turkey": "Ankara",
+    "Cuba": "Havana",
+    "Mexico": "Mexico City",
+    "Brazil": "Brasilia",
+    "Peru": "Lima",
+    "Chile": "Santiago",
+    "Argentina": "Buenos Aires",
+    "Australia": "Canberra",
+    "Kenya": "Nairobi",
+    "Israel": "Jerusalem",
+    "Iraq": "Baghdad",
+    "Iran": "Tehran",
+    "Vietnam": "Hanoi",
+    "Thailand": "Bangkok",
+    "South Korea": "Seoul",
+    "Ukraine": "Kiev",
+    "the United States": "Washington",
+}
+
+OPPOSITES = (
+    "hot cold|big small|tall short|old young|happy sad|fast slow|up down|left right|day night|black white|good bad|"
+    "open closed|full empty|hard soft|wet dry|light dark|loud quiet|rich poor|strong weak|clean dirty|near far|early late|"
+    "first last|high low|in out|on off|yes no|easy difficult|thick thin|heavy light|sweet sour|front back|start stop|"
+    "buy sell|give take|love hate|win lose|push pull|hello goodbye|north south|east west|inside outside|above below|"
+    "before after|always never|asleep awake|beautiful ugly|brave afraid|cheap expensive|true false|right wrong|new old|"
+    "long short|wide narrow|begin end|remember forget|laugh cry|summer winter|friend enemy|same different|top bottom|"
+    "warm cool|deep shallow|smooth rough|war peace|life death|more less|sharp dull|safe dangerous|come go|question answer"
+)
+# A word with two opposites keeps one of them, so that the answer is settled.
+SETTLED_OPPOSITES = {"old": "young", "short": "tall", "light": "dark", "right": "left"}
+
+COLOURS_OF_THINGS = {
+    "grass": "green",
+    "the grass": "green",
+    "the sky": "blue",
+    "snow": "white",
+    "a banana": "yellow",
+    "bananas": "yellow",
+    "the sun": "yellow",
+    "a lemon": "yellow",
+    "coal": "black",
+    "blood": "red",
+    "a carrot": "orange",
+    "carrots": "orange",
+    "a tomato": "red",
+    "tomatoes": "red",
+    "milk": "white",
+    "an elephant": "gray",
+    "elephants": "gray",
+    "a strawberry": "red",
+    "chocolate": "brown",
+    "a frog": "green",
+    "frogs": "green",
+    "the ocean": "blue",
+    "the sea": "blue",
+    "a pumpkin": "orange",
+    "pumpkins": "orange",
+    "a cherry": "red",
+    "coffee": "brown",
+    "the night sky": "black",
+    "a fire truck": "red",
+    "a leaf": "green",
+    "leaves in spring": "green",
+    "a crow": "black",
+    "a swan": "white",
+    "gold": "yellow",
+    "a cucumber": "green",
+    "salt": "white",
+    "sugar": "white",
+    "a flamingo": "pink",
+    "a pig": "pink",
+    "wood": "brown",
+    "a stop sign": "red",
+    "a rose": "red",
+    "a cloud": "white",
+    "clouds": "white",
+    "the moon": "white",
+    "rice": "white",
+    "broccoli": "green",
+    "an orange": "orange",
+}
+MIXED_COLOURS = {
+    ("blue", "yellow"): "green",
+    ("red", "yellow"): "orange",
+    ("red", "blue"): "purple",
+    ("red", "white"): "pink",
+    ("black", "white"): "gray",
+}
+COLOURS = "red blue green yellow orange purple pink black white brown gray gold silver".split()
+
+ANIMAL_SOUNDS = {
+    "cow": "moo",
+    "dog": "woof",
+    "cat": "meow",
+    "duck": "quack",
+    "sheep": "baa",
+    "pig": "oink",
+    "horse": "neigh",
+    "lion": "roar",
+    "frog": "croak",
+    "snake": "hiss",
+    "bee": "buzz",
+    "mouse": "squeak",
+    "owl": "hoot",
+    "bird": "tweet",
+    "wolf": "howl",
+}
+ANIMAL_BABIES = {
+    "dog": "puppy",
+    "cat": "kitten",
+    "cow": "calf",
+    "sheep": "lamb",
+    "horse": "foal",
+    "duck": "duckling",
+    "bear": "cub",
+    "lion": "cub",
+    "goat": "kid",
+    "frog": "tadpole",
+    "kangaroo": "joey",
+    "pig": "piglet",
+    "hen": "chick",
+}
+ANIMAL_LEGS = {
+    "dog": "four",
+    "cat": "four",
+    "horse": "four",
+    "cow": "four",
+    "pig": "four",
+    "elephant": "four",
+    "lion": "four",
+    "mouse": "four",
+    "bird": "two",
+    "duck": "two",
+    "chicken": "two",
+    "person": "two",
+    "spider": "eight",
+    "ant": "six",
+    "bee": "six",
+    "fly": "six",
+    "octopus": "eight",
+    "snake": "no",
+    "fish": "no",
+}
+ANIMALS = (
+    "fox bear cat dog mouse rabbit owl frog duck horse lion elephant monkey wolf bird turtle whale squirrel tiger hen cow "
+    "penguin pig fish goat"
+).split()
+
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = "January February March April May June July August September October November December".split()
+MONTH_DAYS = "thirty-one,twenty-eight,thirty-one,thirty,thirty-one,thirty,thirty-one,thirty-one,thirty,thirty-one,thirty,thirty-one".split(",")
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+SEASONS = {"spring": "summer", "summer": "autumn", "autumn": "winter", "fall": "winter", "winter": "spring"}
+
+CITIES = (
+    "London Paris Boston Chicago Berlin Madrid Rome Denver Dallas Seattle Austin Houston Miami Toronto Dublin Vienna Tokyo "
+    "Sydney Phoenix Portland Oxford Cambridge Moscow Atlanta Cleveland Detroit Memphis Nashville Orlando Oakland"
+).split()
+FOODS = "pizza soup bread rice pasta chocolate salad cheese fish chicken cake apples bananas pancakes".split()
+
+# Question templates and the one answer each.
+GENERAL = (
+    ("how many (days|days are there|days are) in a week|how many days does a week have", "There are seven days in a week."),
+    ("how many (months|months are there|months are) in a year|how many months does a year have", "There are twelve months in a year."),
+    ("how many (weeks|weeks are there|weeks are) in a year|how many weeks does a year have", "There are fifty-two weeks in a year."),
+    ("how many (days|days are there|days are) in a year|how many days does a year have|how long is a year", "There are three hundred and sixty-five days in a year."),
+    ("how many (hours|hours are there|hours are) in a day|how many hours does a day have|how long is a day", "There are twenty-four hours in a day."),
+    ("how many (minutes|minutes are there|minutes are) in an hour|how many minutes does an hour have|how long is an hour", "There are sixty minutes in an hour."),
+    ("how many (seconds|seconds are there|seconds are) in a minute|how many seconds does a minute have|how long is a minute", "There are sixty seconds in a minute."),
+    ("how many seasons (are there|are there in a year|does a year have)|how many seasons in a year|what are the (four|) seasons|name the seasons", "There are four seasons: spring, summer, autumn and winter."),
+    ("how many (fingers|fingers are there) on (a|one) hand|how many fingers does a hand have|how many fingers are on (a|one) hand", "There are five fingers on one hand."),
+    ("how many fingers (do i|do you|do we|do people|does a person) have", "People have ten fingers."),
+    ("how many (eyes|ears|hands|feet|legs|arms) (do people|does a person|do we|do i) have", "People have two of them."),
+    ("how many planets (are there|are in the solar system|do we have|go around the sun)", "There are eight planets around the sun."),
+    ("how many continents (are there|do we have|exist)|how many continents are (there|) in the world", "There are seven continents."),
+    ("how many (wheels|tires) does a (car|truck) have|how many wheels are (there|) on a car", "A car has four wheels."),
+    ("how many wheels does a (bike|bicycle) have|how many wheels are (there|) on a (bike|bicycle)", "A bicycle has two wheels."),
+    ("how many sides does a triangle have|how many (sides|corners) are (there|) in a triangle", "A triangle has three sides."),
+    ("how many sides does a square have|how many (sides|corners) are (there|) in a square", "A square has four sides."),
+    ("how many (is|are|items are in) a dozen|how many (eggs|things) are in a dozen|what is a dozen", "A dozen is twelve."),
+    ("how many letters (are|are there) in the alphabet|how many letters does the alphabet have", "The alphabet has twenty-six letters."),
+    ("(what|which) planet do (we|people|you) live on|(which|what) planet is (ours|home)|what is our planet called", "We live on the planet Earth."),
+    ("(what|which) is the (biggest|largest) planet|(what|which) planet is the (biggest|largest)", "The largest planet is Jupiter."),
+    ("(what|which) is the (biggest|largest) animal|(what|which) animal is the (biggest|largest)|what's the (biggest|largest) animal (in the world|on earth)", "The largest animal is the blue whale."),
+    ("(what|which) is the tallest animal|(what|which) animal is the tallest|(what|which) animal has (a|the) long neck|(what|which) animal has the longest neck", "The tallest animal is the giraffe, with its long neck."),
+    ("(what|which) is the fastest animal|(what|which) animal (is the fastest|runs the fastest|can run the fastest)", "The fastest animal on land is the cheetah."),
+    ("(what|which) animal is (called|) the king of (the jungle|animals|the animals)|who is the king of the (jungle|animals)", "The lion is the king of the animals."),
+    ("(what|which) (animal|bird) cannot fly|(what|which) bird (can't|cannot|can not|does not) fly", "A penguin is a bird that cannot fly."),
+    ("(what|which) animal has a (trunk|long nose)|(what|which) animal has a trunk", "The elephant has a long trunk."),
+    ("(what|which) animal (makes|makes the|gives us) honey|who makes honey|where does honey come from|what do bees make", "Bees make honey."),
+    ("(what|which) animal gives (us|) milk|where does milk come from|where do we get milk|who gives us milk", "Milk comes from the cow."),
+    ("where do eggs come from|(what|which) animal lays eggs|where do we get eggs|who lays eggs", "Eggs come from the hen."),
+    ("where does wool come from|(what|which) animal gives us wool|where do we get wool", "Wool comes from sheep."),
+    ("where do fish live|where does a fish live", "Fish live in the water."),
+    ("where do birds live|where does a bird live|where do birds sleep", "Birds live in a nest."),
+    ("where do bees live|where does a bee live", "Bees live in a hive."),
+    ("where do penguins live|where does a penguin live", "Penguins live in the cold south, on the ice."),
+    ("what do (cows|horses|sheep) eat|what does a (cow|horse|sheep) eat", "They eat grass."),
+    ("what do (rabbits|bunnies) eat|what does a (rabbit|bunny) eat|what do rabbits like to eat", "Rabbits like to eat carrots."),
+    ("what do (monkeys) eat|what does a monkey eat|what do monkeys like to eat", "Monkeys like to eat bananas."),
+    ("what do (cats) (eat|like to eat|chase|hunt)|what does a cat (eat|chase)", "Cats like fish, and they chase mice."),
+    ("what do dogs (eat|like|like to eat|like to chew)|what does a dog (eat|like)", "Dogs like meat and bones."),
+    ("what do pandas eat|what does a panda eat", "Pandas eat bamboo."),
+    ("where does the sun (rise|come up)|where does the sun rise in the morning|in which direction does the sun rise", "The sun rises in the east."),
+    ("where does the sun (set|go down)|where does the sun set in the evening|in which direction does the sun set", "The sun sets in the west."),
+    ("when does the sun (rise|come up)|what time of day does the sun rise", "The sun comes up in the morning."),
+    ("when does the sun (set|go down)|what time of day does the sun set", "The sun goes down in the evening."),
+    ("when (do|can you see|can we see|can i see) (the|) stars|when do the stars come out|when is it dark|when does it get dark|when do people sleep|when do we sleep", "That is at night, when it is dark."),
+    ("when do (we|people|you|most people) (eat|have) breakfast|what time of day is breakfast", "People have breakfast in the morning."),
+    ("when do (we|people|you|most people) (eat|have) lunch|what time of day is lunch", "People have lunch at noon."),
+    ("when do (we|people|you|most people) (eat|have) dinner|what time of day is dinner", "People have dinner in the evening."),
+    ("what (meal|food|) do (we|people|you) (eat|have) in the morning|what is the first meal of the day|what do you call the meal in the morning", "In the morning people eat breakfast."),
+    ("what (meal|) do (we|people|you) (eat|have) (at noon|in the middle of the day|at midday)|what is the meal at noon", "At noon people eat lunch."),
+    ("what (meal|) do (we|people|you) (eat|have) in the evening|what is the last meal of the day|what is the meal in the evening", "In the evening people eat dinner."),
+    ("what comes after (the|) night|what follows the night", "After the night comes the morning."),
+    ("what comes after (the|) morning|what follows the morning", "After the morning comes the afternoon."),
+    ("what comes after (the|) afternoon|what follows the afternoon", "After the afternoon comes the evening."),
+    ("what comes after (the|) evening|what follows the evening", "After the evening comes the night."),
+    ("when is christmas|(what|which) month is christmas (in|)|in (what|which) month is christmas", "Christmas is in December."),
+    ("when is (halloween)|(what|which) month is halloween (in|)|in (what|which) month is halloween", "Halloween is in October."),
+    ("when is (new year|new year's day)|when does (the|a) (new|) year (start|begin)|on what day does the year start", "The new year begins on the first of January."),
+    ("(what|which) days are the weekend|(what|which) is the weekend|when is the weekend|(what|which) days are (on|in) the weekend|(what|which) days of the week are the weekend", "The weekend is Saturday and Sunday."),
+    ("(what|which) is the (coldest|cold) season|(what|which) season is (the coldest|cold|the cold one)|when does it snow|(what|which) season has snow", "Winter is the coldest season, with snow."),
+    ("(what|which) is the (hottest|warmest|hot) season|(what|which) season is (the hottest|the warmest|hot)|when is it hot|when do people go swimming", "Summer is the hottest season."),
+    ("when do (the|) (flowers|trees) (bloom|start to grow|begin to grow|come out)|(what|which) season do flowers bloom in|(what|which) season has flowers", "The flowers come out in spring."),
+    ("when do (the|) leaves fall|(what|which) season do (the|) leaves fall in|when do (the|) leaves fall down|when do leaves turn brown", "The leaves fall in autumn."),
+    ("(what|which) is the shortest month|(what|which) month is the shortest|(what|which) month has the fewest days", "February is the shortest month."),
+    ("(what|which) is the (biggest|largest) ocean|(what|which) ocean is the (biggest|largest)", "The largest ocean is the Pacific."),
+    ("(what|which) is the (biggest|largest) country|(what|which) country is the (biggest|largest)", "The largest country is Russia."),
+    ("(what|which) is the (highest|tallest) mountain|(what|which) mountain is the (highest|tallest)|what is the highest mountain in the world", "The highest mountain is Mount Everest."),
+    ("(what|which) is the longest river|(what|which) river is the longest|what is the longest river in the world", "The longest river is the Nile."),
+    ("(what|which) is the (biggest|largest) continent|(what|which) continent is the (biggest|largest)", "The largest continent is Asia."),
+    ("what is (ice|snow) made of|what is ice|what does ice turn into|what does (ice|snow) become when it melts", "Ice is frozen water."),
+    ("what is bread made (of|from)|what do you need for bread|how is bread made", "Bread is made from flour and water."),
+    ("what is cheese made (of|from)|how is cheese made|what is butter made (of|from)", "It is made from milk."),
+    ("what is (wine|grape juice) made (of|from)", "It is made from grapes."),
+    ("what (do you use|is|do you need|do people use) (an umbrella|an umbrella for)|why do you need an umbrella|what is an umbrella for", "An umbrella keeps you dry in the rain."),
+    ("what do you use (scissors|a pair of scissors|a knife) for|what (is a knife|are scissors) for", "You use it to cut things."),
+    ("what do you use a (pen|pencil) for|what is a (pen|pencil) for|what do you write with|what can i write with", "You write with a pen."),
+    ("what do you use a (bed) for|what is a bed for|what do you do in (a|) bed", "You sleep in a bed."),
+    ("what do you use a (key) for|what is a key for|how do you open a (door|lock)|what opens a lock", "You open the door with a key."),
+    ("what do (we|you|people) (see|use to see) with|how do (we|people) see|what are eyes for", "We see with our eyes."),
+    ("what do (we|you|people) (hear|listen) with|how do (we|people) hear|what are ears for", "We hear with our ears."),
+    ("what do (we|you|people) smell with|how do (we|people) smell things|what is a nose for", "We smell with our nose."),
+    ("what do (we|you|people) walk with|what are (feet|legs) for", "We walk with our feet."),
+    ("who (works in|teaches in|teaches at) a school|who teaches (children|kids)|what do you call someone who teaches", "A teacher works in a school."),
+    ("who helps (sick people|you when you are sick|people who are sick)|who works in a hospital|who do you see when you are sick", "A doctor helps people who are sick."),
+    ("who puts out fires|who (fights|stops) (a fire|fires)|who drives a fire truck", "Firefighters put out fires."),
+    ("who (flies|drives) a(n airplane| plane| an airplane)|what do you call someone who flies a plane|who flies planes", "A pilot flies a plane."),
+    ("who bakes bread|who makes (bread|cakes)|what do you call someone who bakes bread", "A baker bakes bread."),
+    ("who was the first (man|person|human) on the moon|who walked on the moon first|who was first on the moon", "Neil Armstrong was the first man on the moon."),
+    ("who was the first president of (the united states|america)|who was america's first president", "George Washington was the first president of the United States."),
+    ("who wrote (romeo and juliet|hamlet|macbeth)|who is the author of (hamlet|romeo and juliet)", "William Shakespeare wrote it."),
+    ("who painted the mona lisa|who made the mona lisa|who is the painter of the mona lisa", "Leonardo da Vinci painted the Mona Lisa."),
+    ("what language do (they|people) speak in (france)|what language is spoken in france|what do they speak in france", "People in France speak French."),
+    ("what language do (they|people) speak in (germany)|what language is spoken in germany|what do they speak in germany", "People in Germany speak German."),
+    ("what language do (they|people) speak in (spain|mexico)|what language is spoken in (spain|mexico)", "People there speak Spanish."),
+    ("what language do (they|people) speak in (england|america|australia)|what language is spoken in (england|america)", "People there speak English."),
+    ("what language do (they|people) speak in (italy)|what language is spoken in italy|what do they speak in italy", "People in Italy speak Italian."),
+    ("what language do (they|people) speak in (brazil|portugal)|what language is spoken in (brazil|portugal)", "People there speak Portuguese."),
+    ("what is the first letter of the alphabet|(what|which) letter comes first in the alphabet", "The first letter of the alphabet is A."),
+    ("what is the last letter of the alphabet|(what|which) letter comes last in the alphabet", "The last letter of the alphabet is Z."),
+    ("where is the eiffel tower|(what|which) city has the eiffel tower|where can i (see|find) the eiffel tower", "The Eiffel Tower is in Paris."),
+    ("where is big ben|(what|which) city has big ben|where can i (see|find) big ben", "Big Ben is in London."),
+    ("where is the statue of liberty|(what|which) city has the statue of liberty", "The Statue of Liberty is in New York."),
+    ("where are the pyramids|(what|which) country has the pyramids|where can i (see|find) the pyramids", "The pyramids are in Egypt."),
+    ("where do kangaroos (live|come from)|where does (a|the) kangaroo live|(what|which) country has kangaroos", "Kangaroos live in Australia."),
+    ("where does rain come from|what makes (the|) rain|why does it rain", "Rain comes from the clouds."),
+    ("what (is|do you call) a (baby|little|young) (human|person)|what do you call a very young child", "A very young child is called a baby."),
+    ("can (a|) (pigs|pig|dogs|dog|cows|cow|cats|cat|fish|elephants|horses) fly|are (pigs|dogs|cows) able to fly", "No, they cannot fly."),
+    ("can (a|) (birds|bird|bees|bee|ducks|owls|eagles) fly|are (birds|bees|ducks) able to fly", "Yes, they can fly."),
+    ("can (a|) (fish|ducks|duck|whales|frogs|penguins) swim|are (fish|ducks|whales) able to swim", "Yes, they can swim."),
+    ("is (a|the) whale a fish|are whales fish|what kind of animal is a whale", "No, a whale is a mammal."),
+    ("is (the sun|fire|the desert) (hot|cold|hot or cold)", "It is very hot."),
+    ("is (ice|snow|the north pole) (hot|cold|hot or cold)", "It is very cold."),
+    ("is the earth (round|flat|round or flat)|what shape is the earth|what shape does the earth have", "The Earth is round."),
+    ("what shape is a (ball|wheel|coin)|what shape does a ball have|is a ball round", "It is round."),
+    ("what goes around the earth|what moves around the earth|what shines at night", "The moon goes around the Earth."),
+    ("what does the earth go around|what does the earth move around|what shines in the day", "The Earth goes around the sun."),
+    ("what can you (drink|drink when you are thirsty)|what should i drink|what do people drink", "You can drink water, tea or juice."),
+    ("what is (the|) (main|) ingredient of (an omelet|an omelette)|what is an omelet made of", "An omelet is made from eggs."),
+    ("what do you call frozen water|what is frozen water (called|)|what does water become when it freezes", "Frozen water is called ice."),
+    ("(at what temperature|when) does water (boil)|when does water start to boil", "Water boils at one hundred degrees."),
+    ("(at what temperature|when) does water (freeze)|when does water turn to ice", "Water freezes at zero degrees."),
+    ("what currency do they use in (america|the united states)|what money do they use in america|how do you pay in america", "In America people pay with dollars."),
+)
+
+JOKES = (
+    "Why did the chicken cross the road? To get to the other side!",
+    "What do you call a bear with no teeth? A gummy bear!",
+    "Why was six afraid of seven? Because seven ate nine!",
+    "What do you call a sleeping bull? A bulldozer!",
+    "Why did the man bring a ladder to school? He wanted to go to high school!",
+    "What has four wheels and flies? A garbage truck!",
+    "Why can't you give Elsa a balloon? Because she will let it go!",
+    "What did one wall say to the other? I will meet you at the corner!",
+    "Why did the cookie go to Dr. Smith? It felt crumby!",
+    "What do you call cheese that is not yours? Nacho cheese!",
+    "Why do bees have sticky hair? Because they use honey combs!",
+    "What time is it when an elephant sits on your fence? Time to get a new fence!",
+    "Why did the fish get bad grades? They were below sea level!",
+    "What is brown and sticky? A stick!",
+)
+STORIES = (
+    "Once there was a little {animal} named {name}. One day {name} found a {thing} in the {place}. {name} showed it to "
+    "everyone, and they played until the evening. Then they all went home happy.",
+    "A long time ago, a {animal} lived near the {place}. It was very lonely. One morning it heard a friendly voice and met "
+    "{name}. From that day on they were the best of friends.",
+    "One night, {name} could not sleep. A {animal} came to the window with a {thing}. Together they walked to the {place} and "
+    "looked at the stars. In the morning it felt like a dream.",
+    "There was a brave {animal} who wanted to see the world. It packed a {thing} and walked to the {place}. There it met "
+    "{name}, who gave it a warm meal. The {animal} stayed and was never lonely again.",
+)
+STORY_THINGS = "red ball,golden key,small boat,blue hat,magic lamp,silver bell,big cake,old book".split(",")
+STORY_PLACES = "forest,river,garden,mountain,beach,old house,lake,village".split(",")
+FUN_FACTS = (
+    "Here is one: an octopus has three hearts.",
+    "Did you know that honey never goes bad?",
+    "Here is one: a day on Venus is longer than its year.",
+    "Did you know that bananas are berries?",
+    "Here is one: a snail can sleep for three years.",
+    "Did you know that elephants cannot jump?",
+    "Here is one: butterflies taste with their feet.",
+)
+RHYMES = {
+    "cat": "hat",
+    "dog": "frog",
+    "tree": "bee",
+    "house": "mouse",
+    "star": "car",
+    "sun": "fun",
+    "moon": "spoon",
+    "day": "play",
+    "night": "light",
+    "blue": "shoe",
+    "red": "bed",
+    "cake": "lake",
+    "ball": "wall",
+    "ring": "king",
+    "rain": "train",
+    "goat": "boat",
+    "book": "cook",
+    "bear": "chair",
+}

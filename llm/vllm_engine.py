@@ -1,0 +1,240 @@
+"""Qwen on vLLM inside our process: vLLM's synchronous engine, stepped by one thread of ours.
+
+The thread owns the engine: it builds it, runs what is put into its inbox, and steps as long as a request is unfinished.
+Tokens come back as ids; the text is made here, so that it never breaks inside a character.
+"""
+
+import asyncio
+import itertools
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from configs.schema import LlmConfig
+from llm import folder
+from llm.base import ChatModelError, Message, TextToken
+from llm.vocabulary import Vocabulary
+
+# Read by vLLM when it is imported. Without multiprocessing its engine runs in this process; a host address keeps it from
+# looking for one on the network.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+_LARGE = 200_000_000  # parameters; smaller models are computed in float32 on a CPU
+_WORKSPACE_GIB, _KV_CACHE_GIB = 2.0, 3.0  # what the engine may take on a GPU beside the weights
+_MAX_REQUESTS = 4
+
+_Item = tuple[list[int], bool] | Exception  # new ids and whether they are the last; or why there will be none
+_Emit = Callable[[_Item], None]
+
+
+class VllmChat:
+    """A chat model."""
+
+    def __init__(self, config: LlmConfig, device: str) -> None:
+        directory = folder.find(config.model)
+        values = folder.check(directory)
+        self._config = config
+        self._vocabulary = Vocabulary(directory)
+        rows = int(values["vocab_size"])
+        if rows < len(self._vocabulary):
+            raise ChatModelError(
+                f"{directory}: the tokenizer has {len(self._vocabulary)} tokens, the model knows {rows}. They are not a pair."
+            )
+        self._max_positions = min(
+            int(values["max_position_embeddings"]), 2 * (config.max_context_tokens + config.max_reply_tokens)
+        )
+        self._numbers = itertools.count()
+        self._stepper = _Stepper(lambda: _engine(directory, device, self._max_positions))
+
+    @property
+    def vocabulary_id(self) -> str:
+        """Hash of the tokenizer."""
+        return self._vocabulary.id
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of a text."""
+        return len(self._vocabulary.encode(text))
+
+    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[TextToken]:
+        """Generate a reply; closing aborts the request in the engine."""
+        async for token in self._generate(self._vocabulary.prompt(messages), self._config.max_reply_tokens):
+            yield token
+
+    async def warm_up(self) -> None:
+        """Run the engine once, so that the first turn is as fast as the others."""
+        async for _ in self._generate(self._vocabulary.prompt([Message("user", "hello")]), 3):
+            pass
+
+    def close(self) -> None:
+        """Stop the thread and the engine."""
+        self._stepper.close()
+
+    async def _generate(self, prompt: list[int], max_tokens: int) -> AsyncIterator[TextToken]:
+        if len(prompt) + max_tokens > self._max_positions:
+            raise ChatModelError(
+                f"the conversation has {len(prompt)} tokens; with a reply of {max_tokens} it is longer than the "
+                f"{self._max_positions} that the model can take. Lower llm.max_context_tokens."
+            )
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        config, loop = self._config, asyncio.get_running_loop()
+        parameters = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            seed=config.seed if config.temperature > 0 else None,
+            stop_token_ids=sorted(self._vocabulary.stop_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        arrived: asyncio.Queue[_Item] = asyncio.Queue()
+        name = f"reply-{next(self._numbers)}"
+
+        def emit(item: _Item) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        detokenizer = self._vocabulary.detokenizer()
+        self._stepper.begin(name, prompt, parameters, emit)
+        try:
+            finished = False
+            while not finished:
+                item = await arrived.get()
+                if isinstance(item, Exception):
+                    raise ChatModelError(f"vLLM stopped with {type(item).__name__}: {item}") from item
+                ids, finished = item
+                for token in ids:
+                    if token not in self._vocabulary.stop_ids:
+                        yield TextToken(token, detokenizer.push(token))
+        finally:
+            self._stepper.abort(name)
+
+
+class _Stepper:
+    """The thread that owns an engine."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._receivers: dict[str, _Emit] = {}
+        self._broken: Exception | None = None
+        built: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(build, built), name="llm", daemon=True)
+        self._thread.start()
+        built.result()
+
+    def begin(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
+        """Start a request; its tokens go to `emit`, called on this thread."""
+
+        def start(engine: Any) -> None:
+            from vllm import TokensPrompt
+
+            if self._broken:
+                emit(self._broken)
+                return
+            self._receivers[name] = emit
+            engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), parameters)
+
+        self._inbox.put(start)
+
+    def abort(self, name: str) -> None:
+        """Drop a request; nothing happens when it is over."""
+
+        def stop(engine: Any) -> None:
+            if self._receivers.pop(name, None):
+                engine.abort_request([name])
+
+        self._inbox.put(stop)
+
+    def close(self) -> None:
+        """End the thread after the running step."""
+        self._inbox.put(None)
+        self._thread.join(timeout=30)
+
+    def _run(self, build: Callable[[], Any], built: "Future[None]") -> None:
+        try:
+            engine = build()
+        except Exception as error:
+            built.set_exception(error)
+            return
+        built.set_result(None)
+        while self._take_in(engine):
+            self._step(engine)
+        engine.engine_core.shutdown()
+
+    def _take_in(self, engine: Any) -> bool:
+        """Run what is in the inbox; sleep while there is nothing to do. False when the thread is to end."""
+        while not self._receivers or not self._inbox.empty():
+            call = self._inbox.get()
+            if call is None:
+                return False
+            try:
+                call(engine)
+            except Exception as error:
+                self._fail(error)
+        return True
+
+    def _step(self, engine: Any) -> None:
+        try:
+            outputs = engine.step()
+        except Exception as error:
+            self._broken = error
+            self._fail(error)
+            return
+        for output in outputs:
+            emit = self._receivers.get(output.request_id)
+            if emit is None:
+                continue
+            if output.finished:
+                del self._receivers[output.request_id]
+            emit((list(output.outputs[0].token_ids), output.finished))
+
+    def _fail(self, error: Exception) -> None:
+        for emit in self._receivers.values():
+            emit(error)
+        self._receivers.clear()
+
+
+def _engine(directory: Path, device: str, max_positions: int) -> Any:
+    """Build vLLM's engine. Raises ChatModelError."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    on_cpu = device == "cpu"
+    small = folder.num_parameters(directory) < _LARGE
+    values: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": _gpu_share(directory, device)}
+    try:
+        return LLMEngine.from_engine_args(
+            EngineArgs(
+                model=str(directory),
+                dtype="float32" if on_cpu and small else "bfloat16",
+                max_model_len=max_positions,
+                max_num_seqs=_MAX_REQUESTS,
+                enforce_eager=on_cpu,
+                skip_tokenizer_init=True,
+                disable_log_stats=True,
+                **values,
+            )
+        )
+    except Exception as error:  # vLLM raises what its many parts raise
+        raise ChatModelError(f"vLLM cannot load {directory}: {type(error).__name__}: {error}") from error
+
+
+def _gpu_share(directory: Path, device: str) -> float:
+    """The share of the GPU that vLLM may take: its weights, a cache and its workspace; the rest is for ASR and TTS."""
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    weights = 2 * folder.num_parameters(directory) / 2**30
+    return min(0.85, (weights + _KV_CACHE_GIB + _WORKSPACE_GIB) / total)

@@ -1,0 +1,202 @@
+"""Scripted conversations in virtual time: every part is a fake with known delays, the session is the real one."""
+
+import pytest
+from audio_io.file_device import FileDevice
+from llm.conversation import Conversation
+
+from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserText
+from app.session import Session, SessionOptions
+from tests import virtual_time
+from tests.fakes import (
+    InlineWorker,
+    LoopClock,
+    ScriptedChat,
+    ScriptedRecognition,
+    ScriptedSpeech,
+    silence,
+    user_says,
+)
+from tts.base import SAMPLE_RATE
+
+OPTIONS = SessionOptions(max_ahead_s=2.0, flush_fade_ms=5.0, first_token_timeout_s=5.0)
+
+
+class Talk:
+    """Runs one conversation and keeps what happened."""
+
+    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01):
+        self.events, self.traces, self.open = [], [], 0
+        self.chat = chat
+        virtual_time.run(self._run(script, seconds, speech, step_s))
+
+    async def _run(self, script, seconds, speech, step_s):
+        self.clock = LoopClock()
+        self.device = FileDevice(self.clock, [silence(seconds)], patience_s=1.0)
+        self.device.waiting_for_reply = lambda: self.open > 0
+        self.conversation = Conversation(
+            system_prompt="Be kind.", max_tokens=500, count_tokens=lambda text: len(text.split())
+        )
+        session = Session(
+            device=self.device,
+            recognition=ScriptedRecognition(script),
+            chat=self.chat,
+            new_speech=speech,
+            conversation=self.conversation,
+            asr_worker=InlineWorker(),
+            tts_worker=InlineWorker(step_s),
+            options=OPTIONS,
+            notify=self._notify,
+        )
+        await session.run()
+
+    def _notify(self, event):
+        self.events.append((self.clock.now(), event))
+        if isinstance(event, UserText) and event.final:
+            self.open += 1
+        if isinstance(event, TurnDone):
+            self.open -= 1
+            self.traces.append(event.trace)
+
+    def when(self, kind):
+        return [at for at, event in self.events if isinstance(event, kind)]
+
+
+SLOW_REPLY = " ".join(f"word{i}" for i in range(30))
+
+
+def test_first_audio_leaves_while_a_slow_model_is_still_writing():
+    talk = Talk(user_says("tell me a story", 0.2, 1.0), ScriptedChat(SLOW_REPLY, token_s=0.15), seconds=1.5)
+    (trace,) = talk.traces
+    marks = trace.marks
+    assert trace.reply == SLOW_REPLY
+    assert marks.first_audible_sample < marks.llm_done
+    order = [
+        marks.last_voiced, marks.end_of_turn, marks.final_transcript, marks.llm_first_token,
+        marks.text_tokens[1].at, marks.speech_steps[0].at, marks.decoder_chunks[0].at, marks.first_audible_sample,
+        marks.llm_done, marks.last_sample,
+    ]  # fmt: skip
+    assert order == sorted(order)
+    # from the second text token on: the first step needs no third
+    assert marks.speech_steps[0].at < marks.text_tokens[2].at
+    assert len(marks.speech_steps) == 30
+    assert sum(c.num_speech_tokens for c in marks.decoder_chunks) == 150
+
+
+def test_the_delays_of_the_parts_are_the_waterfall():
+    talk = Talk(
+        user_says("hello", 0.2, 1.0, silence=0.4),
+        ScriptedChat("a b c d e", first_s=0.3, token_s=0.1),
+        seconds=1.2,
+        speech=lambda: ScriptedSpeech(silent_samples=2400),
+    )
+    (trace,) = talk.traces
+    waterfall = trace.waterfall
+    assert sum(waterfall.values()) == pytest.approx(trace.voice_to_voice_s)
+    assert waterfall["end_of_turn_s"] == pytest.approx(0.4, abs=1e-6)
+    assert waterfall["asr_s"] == pytest.approx(0.0, abs=0.021)  # decided inside a frame
+    assert waterfall["llm_first_token_s"] == pytest.approx(0.3, abs=0.001)
+    # three steps: tokens b, c, d arrive 0.1 s apart, the step of c follows d by 10 ms
+    assert waterfall["text_to_token_s"] == pytest.approx(0.31, abs=0.03)
+    assert waterfall["decoder_s"] == pytest.approx(0.01, abs=0.02)
+    assert waterfall["output_s"] == pytest.approx(0.1, abs=0.001)
+
+
+def test_the_conversation_remembers_both_sides():
+    script = user_says("my name is anna", 0.2, 1.0) + user_says("what is my name", 4.0, 5.0)
+    talk = Talk(script, ScriptedChat("Hello Anna.", "Anna."), seconds=6.0)
+    assert [t.transcript for t in talk.traces] == ["my name is anna", "what is my name"]
+    contents = [(m.role, m.content) for m in talk.chat.asked[1]]
+    assert contents == [
+        ("system", "Be kind."),
+        ("user", "my name is anna"),
+        ("assistant", "Hello Anna."),
+        ("user", "what is my name"),
+    ]
+
+
+def test_barge_in_silences_and_remembers_only_what_was_heard():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 3.0, 4.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Sure.", token_s=0.02), seconds=5.0)
+    first, second = talk.traces
+    assert first.interrupted
+    assert first.reply == SLOW_REPLY
+    (interrupted_at,) = talk.when(Interrupted)
+    heard = first.heard.split()
+    start = first.marks.decoder_chunks[0].plays_at
+    assert heard == SLOW_REPLY.split()[: int((interrupted_at - start) / 0.2)]
+    assert 0 < len(heard) < 15
+    remembered = [m.content for m in talk.chat.asked[1] if m.role == "assistant"]
+    assert len(remembered) == 1
+    assert remembered[0].startswith(first.heard)
+    assert "word20" not in remembered[0]
+    assert second.transcript == "stop please"
+    played = talk.device.timeline()
+    flushed = round(interrupted_at * SAMPLE_RATE)
+    assert not played[
+        flushed + round(0.01 * SAMPLE_RATE) : round(second.marks.decoder_chunks[0].plays_at * SAMPLE_RATE) - 1
+    ].any()
+
+
+def test_a_barge_in_aborts_the_model():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 2.0, 3.0)
+    chat = ScriptedChat(SLOW_REPLY, "Sure.", token_s=0.2)
+    talk = Talk(script, chat, seconds=4.0)
+    assert chat.aborted == 1
+    assert chat.sent < 31
+    assert talk.traces[0].interrupted
+
+
+def test_a_failing_model_ends_the_turn_not_the_session():
+    script = user_says("one", 0.2, 1.0) + user_says("two", 4.0, 5.0)
+
+    class Failing(ScriptedChat):
+        async def stream(self, messages):
+            self._fail_after = 3 if not self.asked else None
+            async for token in ScriptedChat.stream(self, messages):
+                yield token
+
+    talk = Talk(script, Failing("a b c d e f", "Fine."), seconds=6.0)
+    first, second = talk.traces
+    assert "model stopped" in first.error
+    assert talk.when(Failed)
+    assert second.error is None
+    assert second.reply == "Fine."
+
+
+def test_a_model_that_never_answers_is_given_up():
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat("late", first_s=60.0), seconds=2.0)
+    (trace,) = talk.traces
+    assert "5 s" in trace.error
+    assert trace.voice_to_voice_s is None
+
+
+def test_an_empty_reply_is_a_turn_without_sound():
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(""), seconds=2.0)
+    (trace,) = talk.traces
+    assert trace.reply == ""
+    assert trace.error is None
+
+
+def test_noise_without_words_is_no_turn():
+    talk = Talk(user_says("", 0.2, 1.0), ScriptedChat("never"), seconds=2.0)
+    assert talk.traces == []
+    assert talk.chat.asked == []
+
+
+def test_words_are_shown_when_they_are_spoken():
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(SLOW_REPLY, token_s=0.01), seconds=2.0)
+    (trace,) = talk.traces
+    shown = [(at, event.token_end) for at, event in talk.events if isinstance(event, BotSpeaking)]
+    assert [end for _, end in shown] == [c.token_end for c in trace.marks.decoder_chunks]
+    for (at, _), chunk in zip(shown, trace.marks.decoder_chunks, strict=True):
+        assert at == pytest.approx(chunk.plays_at, abs=1e-6)
+    written = talk.when(ReplyText)
+    assert written[-1] < shown[-1][0]
+
+
+def test_synthesis_runs_ahead_only_so_far():
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(SLOW_REPLY * 3, token_s=0.001), seconds=2.0)
+    (trace,) = talk.traces
+    ahead = [c.plays_at - c.at for c in trace.marks.decoder_chunks]
+    assert max(ahead) <= OPTIONS.max_ahead_s + 0.5
+    assert trace.underruns == 0

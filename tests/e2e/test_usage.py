@@ -1,0 +1,140 @@
+"""The bundled models through the command line, as a person uses them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from app import trace as trace_module
+from app.ask import SAMPLE_QUESTION
+from app.cli import main
+
+ROOT = Path(trace_module.__file__).parents[1]
+SCHEMA = json.loads((ROOT / "app" / "trace.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """One conversation of two turns, in fast mode."""
+    folder = tmp_path_factory.mktemp("ask")
+    arguments = ["ask", SAMPLE_QUESTION, SAMPLE_QUESTION, "--fast", "--out", folder / "answer.wav"]
+    arguments += ["--trace", folder / "trace.json", "--record", folder / "both.wav"]
+    assert main([str(a) for a in arguments]) == 0
+    return folder
+
+
+def test_a_spoken_question_gets_a_spoken_answer(asked):
+    values = json.loads((asked / "trace.json").read_text())
+    jsonschema.validate(values, SCHEMA)
+    assert len(values["turns"]) == 2
+    for turn in values["turns"]:
+        assert "france" in turn["transcript"]
+        assert "Paris" in turn["reply"]
+        assert turn["heard"] == turn["reply"]
+        assert turn["error"] is None
+        assert sum(turn["waterfall"].values()) == pytest.approx(turn["voice_to_voice_s"])
+        marks = turn["marks"]
+        assert marks["end_of_turn"] <= marks["final_transcript"] <= marks["llm_first_token"]
+        assert marks["speech_steps"][0]["at"] <= marks["decoder_chunks"][0]["at"]
+        made = sum(c["num_samples"] for c in marks["decoder_chunks"])
+        assert made == 960 * sum(s["num_speech_tokens"] for s in marks["speech_steps"])
+        assert marks["decoder_chunks"][-1]["token_end"] == len(marks["text_tokens"])
+
+
+def test_trace_and_recording_agree(asked):
+    """The audible gap of the stereo recording is the trace's voice-to-voice."""
+    turns = json.loads((asked / "trace.json").read_text())["turns"]
+    both, rate = soundfile.read(asked / "both.wav")
+    assert both.shape[1] == 2
+    for turn in turns:
+        first = turn["marks"]["first_audible_sample"]
+        right = np.abs(both[:, 1])
+        audible = np.flatnonzero(right[round((first - 0.2) * rate) :] > trace_module.AUDIBLE)[0] / rate + first - 0.2
+        assert audible == pytest.approx(first, abs=0.002)
+        left = np.abs(both[: round(first * rate), 0])
+        voiced = np.flatnonzero(left > 0.02)[-1] / rate
+        assert voiced == pytest.approx(turn["marks"]["last_voiced"], abs=0.08)
+
+
+def test_the_answer_is_audio(asked):
+    samples, rate = soundfile.read(asked / "answer.wav")
+    assert rate == 24_000
+    assert np.abs(samples).max() > 0.05
+    assert np.isfinite(samples).all()
+
+
+def test_say_is_the_same_however_the_text_arrives(tmp_path):
+    text = "Good morning, how are you? It is nice to see you today."
+    assert main(["say", text, "--out", str(tmp_path / "whole.wav")]) == 0
+    command = [sys.executable, "launch.py", "say", "-", "--out", str(tmp_path / "typed.wav")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for letter in text:
+            os.write(process.stdin.fileno(), letter.encode())
+        process.stdin.close()
+        assert process.wait(120) == 0
+    whole, _ = soundfile.read(tmp_path / "whole.wav")
+    typed, _ = soundfile.read(tmp_path / "typed.wav")
+    assert len(whole) == len(typed)
+    np.testing.assert_allclose(whole, typed, atol=2e-3)
+
+
+def test_speed_changes_the_length(tmp_path):
+    lengths = {}
+    for speed in ("0.8", "1.25"):
+        path = tmp_path / f"{speed}.wav"
+        assert (
+            main(["say", "The train leaves at noon from the old station.", "--speed", speed, "--out", str(path)]) == 0
+        )
+        lengths[speed] = soundfile.info(path).duration
+    assert 1.2 < lengths["0.8"] / lengths["1.25"] < 2.2
+
+
+def test_a_cloned_voice_sounds_different(tmp_path):
+    from app.small.judges import voiced_f0
+
+    reference = SAMPLE_QUESTION  # a man; the bundled voice is a woman's
+    assert main(["say", "The train leaves at noon.", "--out", str(tmp_path / "own.wav")]) == 0
+    assert (
+        main(["say", "The train leaves at noon.", "--voice", str(reference), "--out", str(tmp_path / "clone.wav")]) == 0
+    )
+    pitch = {name: np.median(voiced_f0(*soundfile.read(tmp_path / f"{name}.wav"))) for name in ("own", "clone")}
+    assert pitch["clone"] < 0.85 * pitch["own"]
+
+
+def test_transcribe(capsys):
+    assert main(["transcribe", str(SAMPLE_QUESTION)]) == 0
+    assert "france" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"),
+    [(8_000, 1, "PCM_16"), (96_000, 1, "PCM_16"), (44_100, 2, "PCM_24"), (16_000, 1, "PCM_U8")],
+)
+def test_any_format_is_read(tmp_path, capsys, rate, channels, subtype):
+    from audio_io.resample import resample
+
+    samples, from_hz = soundfile.read(SAMPLE_QUESTION, dtype="float32")
+    path = tmp_path / "question.wav"
+    soundfile.write(path, np.stack([resample(samples, from_hz, rate)] * channels, 1), rate, subtype=subtype)
+    assert main(["transcribe", str(path)]) == 0
+    assert capsys.readouterr().out.split()
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "Everything that is needed is there" in out
+    for title in ("torch", "vocoder", "language model", "flite"):
+        assert title in out
+
+
+def test_import_app_is_light():
+    heavy = "{'torch', 'gradio', 'vllm', 'sounddevice', 'transformers', 'funasr'}"
+    code = f"import sys, app, app.session, app.cli; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,54 @@
+"""The features equal those of the public models' own front ends (golden vectors)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tts import features
+
+GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "features_s3_campplus_io.safetensors"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN)
+
+
+@pytest.mark.parametrize(("fmax", "name"), [(8000.0, "mel24k_fmax8000"), (12000.0, "mel24k_fmaxNone_gan")])
+def test_mel_24k(golden: dict[str, torch.Tensor], fmax: float, name: str) -> None:
+    torch.testing.assert_close(features.mel_24k(golden["wav24k"], fmax), golden[name], atol=1e-4, rtol=0)
+
+
+def test_log_mel_16k(golden: dict[str, torch.Tensor]) -> None:
+    torch.testing.assert_close(features.log_mel_16k(golden["wav16k"]), golden["logmel128_16k"], atol=1e-4, rtol=0)
+
+
+def test_log_mel_range_is_cut_per_item(golden: dict[str, torch.Tensor]) -> None:
+    loud = golden["wav16k"]
+    both = features.log_mel_16k(torch.cat([loud, loud * 1e-3]))
+    torch.testing.assert_close(both[1:], features.log_mel_16k(loud * 1e-3))
+
+
+def test_fbank_16k(golden: dict[str, torch.Tensor]) -> None:
+    fbank = features.fbank_16k(golden["wav16k"][0])
+    torch.testing.assert_close(fbank, golden["kaldi_fbank80_16k"], atol=1e-4, rtol=0)
+    centred = fbank - fbank.mean(dim=0, keepdim=True)
+    torch.testing.assert_close(centred, golden["kaldi_fbank80_16k_cmn"], atol=1e-4, rtol=0)
+
+
+def test_frames_per_second() -> None:
+    one_second = torch.randn(2, 24_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert features.mel_24k(one_second).shape == (2, 80, 50)
+    assert features.log_mel_16k(one_second[:, :16_000], num_mels=80).shape == (2, 80, 100)
+
+
+def test_resample_keeps_a_tone() -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(24_000) / 24_000).astype(np.float32)
+    out = features.resample(tone, 24_000, 16_000)
+    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert out.shape == (16_000,)
+    assert out.dtype == np.float32
+    assert np.abs(out - expected)[200:-200].max() < 1e-3

@@ -1,0 +1,239 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from asr.base import SAMPLE_RATE, FinalTranscript, PartialTranscript, RecognizerError, SpeechEnded, SpeechStarted
+from asr.endpoint import Endpoint
+from asr.stream import StreamingRecognizer, StreamOptions, TurnStream
+from asr.vad import WINDOW, SileroModel, voiced_span
+
+WINDOW_MS = 1000 * WINDOW / SAMPLE_RATE
+
+
+class LoudnessDetector:
+    """A voice is what is loud."""
+
+    def __call__(self, window):
+        return 0.9 if np.sqrt(np.mean(window**2)) > 0.02 else 0.05
+
+    def reset(self):
+        pass
+
+
+class Counter:
+    """Recognises one word per half second of loud samples; its stream says a word behind."""
+
+    def __init__(self, words=("one",) * 100):
+        self.words = words
+        self.passes = 0
+        self.heard = None
+
+    def _text(self, samples):
+        return " ".join(self.words[: int(np.sum(np.abs(samples) > 0.01) / (SAMPLE_RATE / 2) + 0.25)])
+
+    def transcribe(self, samples):
+        self.passes += 1
+        self.heard = samples
+        return self._text(samples)
+
+    def stream(self):
+        return CounterStream(self)
+
+
+class CounterStream:
+    def __init__(self, counter):
+        self._counter = counter
+        self._samples = np.zeros(0, np.float32)
+        self._chunks = 0
+
+    def push(self, samples):
+        self._samples = np.concatenate([self._samples, samples])
+        done, self._chunks = self._chunks, len(self._samples) // 7680
+        return self._chunks > done
+
+    @property
+    def text(self):
+        return self._counter._text(self._samples[: self._chunks * 7680])
+
+
+def options(**changes):
+    values = {
+        "vad_threshold": 0.5,
+        "min_speech_ms": 120,
+        "pre_roll_ms": 300,
+        "partial_interval_ms": 480,
+        "max_turn_s": 20.0,
+        "endpoint": Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900),
+    }
+    return StreamOptions(**{**values, **changes})
+
+
+def sound(*parts):
+    """(seconds, is_loud) ... -> samples; loud parts are noise, quiet ones digital silence."""
+    rng = np.random.default_rng(0)
+    pieces = [
+        rng.choice([-0.3, 0.3], int(s * SAMPLE_RATE)) if loud else np.zeros(int(s * SAMPLE_RATE)) for s, loud in parts
+    ]
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def run(samples, sizes=(1600,), paraformer=None, **changes):
+    stream = TurnStream(paraformer or Counter(), LoudnessDetector(), options(**changes))
+    events, at, k = [], 0, 0
+    while at < len(samples):
+        size = sizes[k % len(sizes)]
+        events += stream.push(samples[at : at + size])
+        at, k = at + size, k + 1
+    return events + stream.finish()
+
+
+def timeless(events):
+    return [(type(e), *(getattr(e, f) for f in e.__dataclass_fields__ if f != "compute_ms")) for e in events]
+
+
+TWO_TURNS = sound((0.7, 0), (1.5, 1), (0.3, 0), (0.9, 1), (1.2, 0), (1.1, 1), (1.0, 0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_chunking_gives_the_same_events(seed):
+    sizes = np.random.default_rng(seed).integers(1, 4000, 200).tolist()
+    whole = timeless(run(TWO_TURNS, (len(TWO_TURNS),)))
+    assert timeless(run(TWO_TURNS, sizes)) == whole
+    assert [e[0] for e in whole].count(FinalTranscript) == 2
+
+
+def test_a_turn_is_told_in_order_and_measured_acoustically():
+    events = run(sound((1.0, 0), (2.0, 1), (1.0, 0)))
+    kinds = [type(e) for e in events]
+    assert kinds[0] is SpeechStarted
+    assert kinds[-2:] == [SpeechEnded, FinalTranscript] or kinds[-1] is FinalTranscript
+    assert kinds.count(SpeechEnded) == 1
+    final = events[-1]
+    assert abs(final.speech_start - SAMPLE_RATE) <= 160
+    assert abs(final.speech_end - 3 * SAMPLE_RATE) <= 160
+    assert events[0].at == final.speech_start
+    waited_ms = 1000 * (final.decided_at - final.speech_end) / SAMPLE_RATE
+    assert 450 - WINDOW_MS <= waited_ms <= 450 + 2 * WINDOW_MS
+    assert final.text == "one one one one"
+
+
+def test_partials_grow_while_the_user_speaks():
+    partials = [e for e in run(sound((0.5, 0), (3.0, 1), (1.0, 0))) if isinstance(e, PartialTranscript)]
+    assert len(partials) >= 4
+    lengths = [len(p.text) for p in partials]
+    assert lengths == sorted(lengths)
+    for before, after in pairwise(partials):
+        assert after.text[: after.stable_chars].strip() == before.text[: after.stable_chars].strip()
+    assert partials[1].stable_chars > 0
+    assert max(p.at for p in partials[:-1]) < 3.5 * SAMPLE_RATE
+
+
+def test_the_words_decide_how_long_the_silence_must_be():
+    def waited(words):
+        final = run(sound((0.5, 0), (1.5, 1), (2.0, 0)), paraformer=Counter(words))[-1]
+        return 1000 * (final.decided_at - final.speech_end) / SAMPLE_RATE
+
+    assert waited(["tell", "me", "more"]) == pytest.approx(270, abs=40)
+    assert waited(["cats", "like", "mice"]) == pytest.approx(470, abs=40)
+    assert waited(["cats", "and", "the"]) == pytest.approx(920, abs=40)
+
+
+def test_a_pause_inside_a_turn_does_not_end_it():
+    events = run(sound((0.5, 0), (1.0, 1), (0.35, 0), (1.0, 1), (1.0, 0)))
+    kinds = [type(e) for e in events if not isinstance(e, PartialTranscript)]
+    assert kinds == [SpeechStarted, SpeechEnded, SpeechStarted, SpeechEnded, FinalTranscript]
+    assert events[-1].text == "one one one one"
+
+
+def test_the_final_pass_hears_the_pre_roll_and_the_tail():
+    counter = Counter()
+    run(sound((1.0, 0), (1.0, 1), (1.0, 0)), paraformer=counter)
+    loud = np.flatnonzero(np.abs(counter.heard) > 0.01)
+    assert len(loud) == SAMPLE_RATE  # nothing of the speech is lost
+    assert 0.29 <= loud[0] / SAMPLE_RATE <= 0.35
+    assert (len(counter.heard) - loud[-1]) / SAMPLE_RATE >= 0.15
+
+
+def test_the_decision_costs_no_pass_of_its_own():
+    counter = Counter()
+    run(sound((0.5, 0), (1.0, 1), (1.0, 0)), paraformer=counter)
+    assert counter.passes == 1
+
+
+@pytest.mark.parametrize("burst_s", [0.03, 0.06])
+def test_short_bursts_are_no_speech(burst_s):
+    assert run(sound((0.5, 0), (burst_s, 1), (0.6, 0), (burst_s, 1), (0.5, 0))) == []
+
+
+def test_silence_gives_nothing_and_keeps_no_audio():
+    stream = TurnStream(Counter(), LoudnessDetector(), options())
+    assert stream.push(np.zeros(60 * SAMPLE_RATE, np.float32)) == []
+    assert len(stream._heard) <= 0.4 * SAMPLE_RATE
+    assert stream.finish() == []
+
+
+def test_a_monologue_is_cut_and_goes_on_as_the_next_turn():
+    events = run(sound((0.5, 0), (5.0, 1), (1.0, 0)), max_turn_s=2.0)
+    finals = [e for e in events if isinstance(e, FinalTranscript)]
+    assert len(finals) == 3
+    assert all(f.text for f in finals)
+    assert all(f.decided_at - f.speech_start <= 2.1 * SAMPLE_RATE for f in finals[:-1])
+    assert sum(len(f.text.split()) for f in finals) == pytest.approx(10, abs=2)
+
+
+def test_finish_closes_a_running_turn_at_once():
+    events = run(sound((0.5, 0), (1.3, 1)))
+    assert isinstance(events[-1], FinalTranscript)
+    assert events[-1].text == "one one"
+
+
+def test_reset_forgets_the_turn_and_keeps_the_clock():
+    stream = TurnStream(Counter(), LoudnessDetector(), options())
+    stream.push(sound((0.5, 0), (1.024, 1)))
+    stream.reset()
+    assert [e for e in stream.push(sound((1.0, 0))) if isinstance(e, FinalTranscript)] == []
+    events = stream.push(sound((1.0, 1), (1.0, 0)))
+    assert abs(events[0].at - int(2.524 * SAMPLE_RATE)) <= 2 * WINDOW
+
+
+def test_without_a_streaming_model_the_partials_come_from_the_final_pass():
+    counter = Counter()
+    counter.stream = lambda: None
+    partials = [
+        e for e in run(sound((0.5, 0), (2.0, 1), (1.0, 0)), paraformer=counter) if isinstance(e, PartialTranscript)
+    ]
+    assert len(partials) >= 3
+
+
+def test_bad_samples_are_named_or_repaired():
+    stream = TurnStream(Counter(), LoudnessDetector(), options())
+    with pytest.raises(RecognizerError, match="mono"):
+        stream.push(np.zeros((2, 100), np.float32))
+    assert stream.push(np.full(2048, np.nan, np.float32)) == []
+
+
+def test_voiced_span_ignores_the_noise_floor():
+    samples = np.random.default_rng(1).normal(0, 0.002, 3 * SAMPLE_RATE)
+    samples[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.2 * np.sin(np.arange(SAMPLE_RATE) * 0.1)
+    start, end = voiced_span(samples.astype(np.float32), 0, len(samples))
+    assert abs(start - SAMPLE_RATE) <= 160
+    assert abs(end - 2 * SAMPLE_RATE) <= 160
+
+
+def test_silero_hears_no_voice_in_noise_and_is_chunk_free():
+    detector = SileroModel().detector()
+    noise = np.random.default_rng(0).normal(0, 0.01, 40 * WINDOW).astype(np.float32)
+    first = [detector(noise[i : i + WINDOW]) for i in range(0, len(noise), WINDOW)]
+    detector.reset()
+    again = [detector(noise[i : i + WINDOW]) for i in range(0, len(noise), WINDOW)]
+    assert max(first) < 0.5
+    assert first == again
+
+
+def test_the_recognizer_hands_out_independent_streams():
+    recognizer = StreamingRecognizer(Counter(), SileroModel(), options())
+    one, other = recognizer.stream(), recognizer.stream()
+    one.push(np.ones(1000, np.float32) * 0.1)
+    assert other._clock == 0
+    assert one._clock == WINDOW

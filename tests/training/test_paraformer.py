@@ -1,0 +1,179 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asr.paraformer import Paraformer
+from asr.training.data import Recording, Units, batches, collate, example, fbank, hear, stack
+from asr.training.paraformer import ParaformerConfig, task
+from asr.training.windows import Chunking, encode, integrate
+from asr.units import join, normalise, word_errors
+
+WORDS = ["red", "green", "blue", "seven", "houses"]
+CONFIG = ParaformerConfig(
+    width=32, heads=2, encoder_layers=3, encoder_units=48, decoder_layers=1, decoder_units=32, num_pieces=48,
+    batch_frames=1500, dropout=0.0, whole_share=0.0,
+)  # fmt: skip
+
+
+def recording(seed):
+    """Four words, each a chord of its own."""
+    rng = np.random.default_rng(seed)
+    words, times, pieces, at = [], [], [np.zeros(1280)], 0.08
+    for word in rng.choice(WORDS, 4):
+        seconds = float(rng.uniform(0.2, 0.4))
+        clock = np.arange(int(seconds * 16000)) / 16000
+        pitch = 300 + 350 * WORDS.index(word)
+        pieces.append(0.2 * np.sin(2 * np.pi * pitch * clock) + 0.1 * np.sin(2 * np.pi * 2.7 * pitch * clock))
+        words.append(str(word))
+        times.append((str(word), at, at + len(clock) / 16000))
+        at += len(clock) / 16000
+    samples = np.concatenate([*pieces, np.zeros(2000)]).astype(np.float32)
+    return Recording(samples=samples, sample_rate=16000, text=" ".join(words).capitalize() + ".", words=times)
+
+
+@pytest.fixture(scope="module")
+def small_task():
+    return task([recording(i) for i in range(24)], [recording(99), recording(98)], CONFIG)
+
+
+@pytest.fixture(scope="module")
+def folder(small_task, tmp_path_factory):
+    out = tmp_path_factory.mktemp("paraformer")
+    small_task.export(out)
+    return out
+
+
+def test_losses_fall_in_both_modes_and_batches_depend_on_the_step_alone(small_task):
+    learner = task([recording(i) for i in range(24)], [recording(99)], CONFIG)
+    torch.manual_seed(0)
+    first, _ = learner.loss(2, 0.5)
+    small_task.loss(0, 0.0)
+    torch.manual_seed(0)  # as the training loop does at every step
+    same, _ = small_task.loss(2, 0.5)
+    torch.testing.assert_close(first, same)
+    optimizer = torch.optim.AdamW(learner.module.parameters(), lr=3e-3)
+    values = []
+    for step in range(16):
+        loss, parts = learner.loss(step, 0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in learner.module.parameters())
+        optimizer.step()
+        values.append(loss.item())
+        assert any(name.endswith("stream" if step % 2 else "whole") for name in parts)
+    assert np.mean(values[-4:]) < 0.85 * np.mean(values[:4])
+    assert set(learner.evaluate()) == {"wer", "wer_streaming"}
+
+
+def test_the_training_windows_are_exactly_what_funasr_streams(folder):
+    model = Paraformer.load(str(folder), str(folder))
+    streaming = model._streaming.model
+    seen, encoded, decoded = [], [], []
+    encoder, decoder = streaming.encoder.forward_chunk, streaming.decoder.forward_chunk
+
+    def spy_encoder(features, lengths, cache=None, **options):
+        seen.append(features.clone())
+        out = encoder(features, lengths, cache=cache, **options)
+        encoded.append(out[0].clone())
+        return out
+
+    def spy_decoder(memory, embeds, cache):
+        decoded.append(decoder(memory, embeds, cache))
+        return decoded[-1]
+
+    streaming.encoder.forward_chunk, streaming.decoder.forward_chunk = spy_encoder, spy_decoder
+    with torch.no_grad():
+        streaming.predictor.cif_output.bias.fill_(-1.0)  # pieces at a natural rate
+        stream = model.stream()
+        samples = np.concatenate([recording(i).samples for i in range(3)])
+        stream.push(samples)
+        stream.finish()
+        features = torch.cat(seen, 1).clone()
+        out = encode(streaming, features, torch.tensor([features.shape[1]]), Chunking(), 1)
+        torch.testing.assert_close(out.memory_BMD, torch.cat(encoded, 1), atol=1e-5, rtol=0)
+        count = int(torch.floor(out.alphas_BP.sum() + streaming.predictor.tail_threshold))
+        embeds = integrate(out.frames_BPD, out.alphas_BP, count)
+        mask = out.layout.decoder_mask(out.alphas_BP, count)
+        logits, _ = streaming.decoder(out.memory_BMD, out.memory_lengths_B, embeds, torch.tensor([count]), mask)
+    assert count > 5
+    torch.testing.assert_close(logits, torch.cat(decoded, 1), atol=1e-5, rtol=0)
+
+
+def test_whole_encoding_and_integration_are_funasrs(folder):
+    offline = Paraformer.load(str(folder), None)._offline.model
+    features = torch.randn(2, 21, 560)
+    lengths = torch.tensor([21, 21])
+    with torch.no_grad():
+        out = encode(offline, features.clone(), lengths, None, 1)
+        expected, _ = offline.encode(features.clone(), lengths)
+        torch.testing.assert_close(out.frames_BPD, expected, atol=1e-5, rtol=0)
+        text = torch.randint(3, 20, (2, 6))
+        embeds, count, scaled, _ = offline.predictor(expected, text, torch.ones(2, 1, 21))
+        torch.testing.assert_close(out.alphas_BP.sum(1), count, atol=1e-4, rtol=0)
+        mine = integrate(expected, scaled, 6)
+        torch.testing.assert_close(mine[:, :5], embeds[:, :5], atol=1e-4, rtol=0)  # the 6th may round past its frame
+
+
+def test_features_are_those_of_funasrs_front_end(folder):
+    samples = recording(3).samples
+    front = Paraformer.load(str(folder), None)._offline.kwargs["frontend"]
+    expected, _ = front(torch.from_numpy(samples)[None], [len(samples)])
+    mean_and_scale = front.cmvn
+    mine = (stack(fbank(samples, 16000)) + mean_and_scale[0]) * mean_and_scale[1]
+    torch.testing.assert_close(mine, expected[0], atol=1e-3, rtol=0)
+
+
+def test_frame_targets_follow_the_alignment(small_task):
+    one = small_task._examples[0]
+    batch = collate([[one]], None, np.random.default_rng(0))
+    assert batch.alphas_BF.sum().item() == pytest.approx(len(one.pieces_L), abs=1e-3)
+    spoken = [p for p in batch.frame_pieces_BF[0].tolist() if p]
+    kept = [p for i, p in enumerate(spoken) if i == 0 or spoken[i - 1] != p]
+    assert set(kept) <= set(one.pieces_L.tolist())
+    assert len(kept) >= 3
+
+
+def test_words_that_do_not_match_the_text_are_left_out():
+    heard = hear(recording(1))
+    units = Units([heard.recording.text], 40)
+    assert example(heard, units) is not None
+    wrong = type(heard)(
+        heard.fbank_TM, Recording(samples=np.zeros(0), sample_rate=16000, text="other", words=heard.recording.words)
+    )
+    assert example(wrong, units) is None
+    with pytest.raises(ValueError, match="no training recording"):
+        task([Recording(samples=np.zeros(8000, np.float32), sample_rate=16000, text="a")], [], CONFIG)
+
+
+def test_pieces_spell_every_word():
+    units = Units(["Well-known cats don't sleep"] * 3, 80)
+    for word in ["cats", "don't", "zebra"]:
+        assert join(units.tokens[i] for i in units.encode(word)) == word
+
+
+def test_text_is_normalised_and_scored():
+    assert normalise("Well-known; it\u2019s 'Tom\u2019s' cat!") == "well known it's tom's cat"
+    assert join(["he@@", "llo", "i", "a", "<unk>", "</s>", "你", "好"]) == "hello i a 你好"
+    assert word_errors(["a", "b", "c"], ["a", "x", "c", "d"]) == 2
+
+
+def test_every_utterance_comes_once_per_epoch():
+    plan = batches([100] * 30, 1000, 0.3, seed=4)
+    seen = []
+    while len(seen) < 30:
+        batch = next(plan)
+        assert len(batch) * (max(100 * len(item) for item in batch)) <= 1000
+        seen += [i for item in batch for i in item]
+    assert sorted(seen) == list(range(30))
+
+
+def test_the_exported_folder_holds_float16_and_no_pickle(folder):
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"MODEL_CARD.md", "am.mvn", "config.json", "config.yaml", "model.safetensors", "tokens.json"}
+    assert json.loads((folder / "config.json").read_text())["streaming"]["chunk_size"] == [0, 8, 4]
+    weights = load_file(folder / "model.safetensors")
+    assert {w.dtype for w in weights.values()} == {torch.float16}
+    assert not any(name.startswith(("phones", "pieces")) for name in weights)

@@ -1,0 +1,342 @@
+"""Sound files, the ring buffer, the device of files, the choice of a device."""
+
+import asyncio
+import errno
+import wave
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio_io import file as file_module
+from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
+from audio_io.clock import RealClock
+from audio_io.file import WavWriter, read_audio, write_wav
+from audio_io.file_device import FileDevice
+from audio_io.local import DeviceInfo, find_device
+from audio_io.ring import SampleRing
+from tests import virtual_time
+from tests.fakes import LoopClock
+
+
+def tone(seconds: float, hz: int, level: float = 0.4) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * 440 * np.arange(round(seconds * hz)) / hz)).astype(np.float32)
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
+@pytest.mark.parametrize(("hz", "channels"), [(8_000, 1), (16_000, 2), (44_100, 2), (96_000, 1)])
+def test_any_format_becomes_mono_16_khz(tmp_path, subtype, hz, channels):
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(0.5, hz)] * channels, 1), hz, subtype=subtype)
+    recording = read_audio(tmp_path / "a.wav", 16_000)
+    assert recording.samples.dtype == np.float32
+    assert recording.samples.shape == (8_000,)
+    assert recording.notes == ()
+    np.testing.assert_allclose(recording.samples[800:-800], tone(0.5, 16_000)[800:-800], atol=0.02)
+
+
+def test_a_long_recording_is_read_whole(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(600 * 8_000, np.int16), 8_000)
+    assert len(read_audio(tmp_path / "long.wav", 16_000).samples) == 600 * 16_000
+
+
+def test_blocks_are_joined_without_a_seam(tmp_path):
+    soundfile.write(tmp_path / "a.flac", tone(21.0, 8_000), 8_000)
+    samples = read_audio(tmp_path / "a.flac", 16_000).samples
+    np.testing.assert_allclose(samples[800:-800], tone(21.0, 16_000)[800:-800], atol=0.005)
+
+
+def broken_files(folder):
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("This is no sound.\n")
+    (folder / "notes.raw").write_text("headerless")
+    (folder / "bytes.wav").write_bytes(bytes(range(256)))
+    soundfile.write(folder / "none.wav", np.zeros(0), 16_000)
+    soundfile.write(folder / "nan.wav", np.array([0.1, np.nan], np.float32), 16_000, subtype="FLOAT")
+    soundfile.write(folder / "slow.wav", np.zeros(10), 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.wav", "no such file"),
+        ("", "a folder"),
+        ("empty.wav", "is empty"),
+        ("text.wav", "text, not sound"),
+        ("notes.raw", "text, not sound"),
+        ("bytes.wav", "not a sound file"),
+        ("none.wav", "no samples"),
+        ("nan.wav", "NaN"),
+        ("slow.wav", "100 Hz"),
+        ("text.wav/x.wav", "cannot be read"),
+        ("a\0b.wav", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, name, says):
+    broken_files(tmp_path)
+    with pytest.raises(AudioFileError, match=says) as caught:
+        read_audio(tmp_path / name, 16_000)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("level", "note"), [(0.0, "silent"), (3.0, "clipped")])
+def test_silence_and_clipping_are_noted(tmp_path, level, note):
+    soundfile.write(tmp_path / "a.wav", np.clip(tone(0.5, 16_000, level), -1, 1), 16_000)
+    (said,) = read_audio(tmp_path / "a.wav", 16_000).notes
+    assert note in said
+
+
+def test_levels_above_full_scale_are_scaled(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.5, 16_000, 3.0), 16_000, subtype="FLOAT")
+    recording = read_audio(tmp_path / "a.wav", 16_000)
+    np.testing.assert_allclose(recording.samples, tone(0.5, 16_000, 1.0), atol=1e-3)
+    assert "scaled" in recording.notes[0]
+
+
+# --- writing
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    write_wav(tmp_path / "a.wav", np.stack([tone(0.1, 24_000), -tone(0.1, 24_000)], 1), 24_000)
+    samples, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == 24_000
+    np.testing.assert_allclose(samples[:, 1], -tone(0.1, 24_000), atol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_samples_are_in_the_file_while_it_is_being_written(tmp_path):
+    with WavWriter(tmp_path / "a.wav", 24_000) as out:
+        out.write(tone(0.1, 24_000))
+        (part,) = tmp_path.iterdir()
+        assert part.name != "a.wav"
+        with wave.open(str(part)) as begun:
+            assert begun.getnframes() == 2_400
+        out.write(tone(0.1, 24_000))
+    assert soundfile.info(tmp_path / "a.wav").frames == 4_800
+
+
+def test_a_failure_leaves_no_file_and_keeps_the_old_one(tmp_path):
+    write_wav(tmp_path / "a.wav", tone(0.1, 24_000), 24_000)
+
+    def fail() -> None:
+        with WavWriter(tmp_path / "a.wav", 24_000) as out:
+            out.write(tone(0.5, 24_000))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert soundfile.info(tmp_path / "a.wav").frames == 2_400
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("no/a.wav", "does not exist"), ("file/a.wav", "not a folder"), (".", "a folder")]
+)
+def test_an_impossible_place_is_said(tmp_path, name, says):
+    (tmp_path / "file").touch()
+    with pytest.raises(AudioFileError, match=says):
+        write_wav(tmp_path / name, tone(0.1, 24_000), 24_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("number", "says"), [(errno.EACCES, "permission"), (errno.ENOSPC, "no space")])
+def test_a_refusing_disk_is_said(tmp_path, monkeypatch, number, says):
+    def refuse(*_: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(file_module.wave.Wave_write, "writeframes", refuse)
+    with pytest.raises(AudioFileError, match=says):
+        write_wav(tmp_path / "a.wav", tone(0.1, 24_000), 24_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- ring buffer
+
+
+def test_the_ring_keeps_order_over_its_edge():
+    ring, out, expected = SampleRing(10), np.zeros(3, np.float32), 0.0
+    for start in range(0, 60, 3):
+        assert ring.write(np.arange(start, start + 3, dtype=np.float32)) == 3
+        assert ring.read_into(out) == 3
+        np.testing.assert_array_equal(out, [expected, expected + 1, expected + 2])
+        expected += 3
+
+
+def test_the_ring_counts_what_found_no_room_and_what_was_missing():
+    ring, out = SampleRing(4), np.full(3, 9.0, np.float32)
+    assert ring.write(np.arange(6, dtype=np.float32)) == 4
+    assert ring.overruns == 2
+    ring.open = True
+    assert ring.read_into(out) == 3
+    assert ring.read_into(out) == 1
+    np.testing.assert_array_equal(out, [3, 0, 0])
+    ring.read_into(out)
+    assert ring.underruns == 1  # one gap, however long
+    ring.write(np.ones(4, np.float32))
+    ring.open = False  # complete: running dry now is the end, not a gap
+    ring.read_into(out)
+    ring.read_into(out)
+    assert ring.underruns == 1
+
+
+def test_cutting_the_ring_fades_and_forgets():
+    ring, out = SampleRing(8), np.zeros(6, np.float32)
+    ring.write(np.ones(5, np.float32))
+    ring.read_into(out[:2])
+    assert ring.cut(np.array([0.5, 0.0], np.float32)) == 2
+    ring.write(np.full(2, 7.0, np.float32))
+    assert ring.read_into(out) == 4
+    np.testing.assert_array_equal(out, [0.5, 0, 7, 7, 0, 0])
+
+
+# --- device of files
+
+
+def device(*seconds: float, patience_s: float = 0.5) -> FileDevice:
+    return FileDevice(LoopClock(), [tone(length, 16_000) for length in seconds], patience_s=patience_s)
+
+
+def test_frames_come_on_time_and_in_order():
+    async def main() -> None:
+        files = device(0.05, patience_s=0.1)
+        frames = [(files.clock.now(), frame) async for frame in files.frames()]
+        assert [frame.start for _, frame in frames] == [i * FRAME_SAMPLES for i in range(len(frames))]
+        assert [at for at, _ in frames] == pytest.approx([0.02 * (i + 1) for i in range(len(frames))])
+        heard = np.concatenate([frame.samples for _, frame in frames])
+        np.testing.assert_array_equal(heard[:800], tone(0.05, 16_000))
+        assert not heard[800:].any()
+        assert len(heard) == 960 + 1_600  # the recording in whole frames and the patience
+
+    virtual_time.run(main())
+
+
+def test_the_next_recording_waits_for_the_reply():
+    async def main() -> None:
+        files = device(0.1, 0.1, patience_s=0.5)
+        files.waiting_for_reply = lambda: 0.2 < files.clock.now() < 3.0
+        starts = [frame.start for _ in [0] async for frame in files.frames() if frame.samples.any()]
+        second = min(start for start in starts if start > 1_600)
+        assert second / 16_000 == pytest.approx(3.0, abs=0.021)
+
+    virtual_time.run(main())
+
+
+def test_a_reply_is_heard_in_order_and_counted():
+    async def main() -> None:
+        files = device(0.1)
+        await files.clock.sleep_until(1.0)
+        assert files.played_samples == 0
+        assert files.play(np.full(2_400, 0.1, np.float32), last=False) == 1.0
+        assert files.play(np.full(2_400, 0.2, np.float32), last=True) == pytest.approx(1.1)
+        await files.clock.sleep_until(1.15)
+        assert files.played_samples == 3_600
+        await files.drained()
+        assert files.clock.now() == pytest.approx(1.2)
+        assert files.underruns == 0
+        assert files.played_samples == 0  # no reply runs
+        heard = files.timeline()
+        assert len(heard) == 28_800
+        assert not heard[:24_000].any()
+        np.testing.assert_array_equal(heard[24_000:], np.repeat(np.float32([0.1, 0.2]), 2_400))
+        np.testing.assert_array_equal(files.answer(), heard[24_000:])
+
+    virtual_time.run(main())
+
+
+def test_running_dry_inside_a_reply_is_an_underrun():
+    async def main() -> None:
+        files = device(0.1)
+        files.play(np.ones(2_400, np.float32), last=False)
+        await files.clock.sleep_until(0.3)
+        assert files.play(np.ones(2_400, np.float32), last=True) == pytest.approx(0.3)
+        await files.drained()
+        assert files.underruns == 1
+        await files.clock.sleep_until(2.0)
+        files.play(np.ones(2_400, np.float32), last=True)  # another reply
+        assert files.underruns == 0
+
+    virtual_time.run(main())
+
+
+def test_flush_fades_reports_and_forgets():
+    async def main() -> None:
+        files = device(0.1)
+        for _ in range(3):
+            files.play(np.ones(2_400, np.float32), last=False)
+        await files.clock.sleep_until(0.15)
+        report = files.flush(5.0)
+        assert report.played_samples == 3_600
+        assert files.flush(5.0).played_samples == 0  # nothing runs any more
+        assert files.play(np.full(100, 0.5, np.float32), last=True) == pytest.approx(0.155)
+        answer = files.timeline()
+        assert (answer[:3_600] == 1.0).all()
+        fade = answer[3_600:3_720]
+        assert (np.diff(fade) < 0).all()
+        assert fade[-1] == 0.0
+        assert len(answer) == 3_820
+
+    virtual_time.run(main())
+
+
+def test_both_sides_share_one_time_line():
+    async def main() -> None:
+        files = device(0.5)
+        async for frame in files.frames():
+            if frame.start == FRAME_SAMPLES * 30:
+                files.play(np.ones(480, np.float32), last=True)
+        both = files.conversation()
+        assert both.shape[1] == 2
+        np.testing.assert_allclose(both[1_000:11_000, 0], tone(0.5, 24_000)[1_000:11_000], atol=0.01)
+        assert np.flatnonzero(both[:, 1])[0] == round(31 * 0.02 * 24_000)
+
+    virtual_time.run(main())
+
+
+def test_the_real_clock_waits():
+    async def main() -> None:
+        clock = RealClock()
+        await clock.sleep_until(0.03)
+        assert 0.03 <= clock.now() < 0.5
+
+    asyncio.run(main())
+
+
+# --- choice of a device
+
+DEVICES = [
+    DeviceInfo(id=0, name="Built-in", num_inputs=2, num_outputs=2, default_hz=48_000, default_input=False, default_output=True),
+    DeviceInfo(id=1, name="USB Headset", num_inputs=1, num_outputs=2, default_hz=16_000, default_input=True, default_output=False),
+    DeviceInfo(id=2, name="USB Headset 2", num_inputs=1, num_outputs=0, default_hz=16_000, default_input=False, default_output=False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "found"),
+    [
+        (None, "input", 1),
+        ("", "output", 0),
+        ("built", "input", 0),
+        (2, "input", 2),
+        ("2", "input", 2),
+        ("usb headset", "input", 1),
+    ],
+)
+def test_a_device_is_found_by_id_or_name(wanted, kind, found):
+    assert find_device(wanted, kind, DEVICES).id == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "devices", "says"),
+    [
+        ("radio", "input", DEVICES, "no microphone 'radio'; there are: 0 'Built-in', 1"),
+        ("2", "output", DEVICES, "no loudspeaker '2'"),
+        ("usb", "input", DEVICES, "fits several"),
+        (None, "input", [], "no microphone was found"),
+    ],
+)
+def test_a_wrong_device_is_said_with_the_choice(wanted, kind, devices, says):
+    with pytest.raises(DeviceError, match=says):
+        find_device(wanted, kind, devices)

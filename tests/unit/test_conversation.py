@@ -1,0 +1,67 @@
+"""The history that the model is shown."""
+
+from llm.base import Message
+from llm.conversation import CUT_MARK, MESSAGE_OVERHEAD, Conversation
+
+
+def words(text):
+    return len(text.split())
+
+
+def make(max_tokens=1000, system="be kind"):
+    return Conversation(system_prompt=system, max_tokens=max_tokens, count_tokens=words)
+
+
+def test_both_sides_in_order_after_the_system_prompt():
+    talk = make()
+    talk.add_user("hello")
+    talk.add_assistant("Hi there.")
+    talk.add_user("who are you")
+    assert [(m.role, m.content) for m in talk.messages()] == [
+        ("system", "be kind"),
+        ("user", "hello"),
+        ("assistant", "Hi there."),
+        ("user", "who are you"),
+    ]
+
+
+def test_an_interrupted_reply_is_marked_where_it_was_cut():
+    talk = make()
+    talk.add_user("tell me a story")
+    talk.add_assistant("Once there was a ", interrupted=True)
+    assert talk.messages()[-1] == Message("assistant", "Once there was a" + CUT_MARK)
+
+
+def test_a_reply_of_which_nothing_was_heard_leaves_no_trace():
+    talk = make()
+    talk.add_user("tell me a story")
+    talk.add_assistant("", interrupted=True)
+    assert talk.messages()[-1] == Message("user", "tell me a story")
+
+
+def test_the_oldest_turns_go_first_and_the_system_prompt_stays():
+    talk = make(max_tokens=40)
+    for turn in range(6):
+        talk.add_user(f"question {turn}")
+        talk.add_assistant(f"Answer {turn}.")
+    talk.add_user("last question")
+    shown = talk.messages()
+    assert shown[0].role == "system"
+    assert shown[1].role == "user"  # never begins with half a turn
+    assert shown[-1].content == "last question"
+    assert sum(words(m.content) + MESSAGE_OVERHEAD for m in shown) <= 40
+    assert [m.content for m in shown[1:]] == ["question 5", "Answer 5.", "last question"]
+
+
+def test_a_turn_beyond_the_budget_keeps_its_end():
+    talk = make(max_tokens=60)
+    talk.add_user(" ".join(f"word{i}" for i in range(5000)) + " what do you think")
+    (system, user) = talk.messages()
+    assert user.content.endswith("word4999 what do you think")
+    assert words(system.content) + words(user.content) + 2 * MESSAGE_OVERHEAD == 60
+
+
+def test_without_a_system_prompt_there_is_none():
+    talk = make(system="")
+    talk.add_user("hello")
+    assert talk.messages() == [Message("user", "hello")]

@@ -1,0 +1,89 @@
+"""What crosses the border of the synthesiser: text tokens in, 24 kHz samples out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+SAMPLE_RATE = 24_000
+TOKEN_HZ = 25  # speech tokens per second
+MEL_HZ = 50  # mel frames per second
+SAMPLES_PER_TOKEN = SAMPLE_RATE // TOKEN_HZ
+
+
+class SynthesisError(Exception):
+    """The synthesiser cannot be built or run; the message says what, where and what to do next."""
+
+
+class CheckpointError(SynthesisError):
+    """A weights folder is missing, truncated or of another model."""
+
+
+class VoiceError(SynthesisError):
+    """A reference recording cannot serve as a voice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStep:
+    """One step of the text-to-token model: all speech tokens of one text token."""
+
+    text_token: int  # index of the text token within the utterance
+    num_speech_tokens: int
+    token_end: int  # how many language model tokens are fully voiced once these speech tokens were played
+    synth_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcmChunk:
+    """Samples ready to play."""
+
+    samples: np.ndarray  # float32 mono 24 kHz, (N,)
+    token_end: int  # how many language model tokens are fully voiced at the chunk's end
+    num_speech_tokens: int  # speech tokens decoded into this chunk
+    synth_ms: float
+    last: bool
+
+
+class SynthesisStream(Protocol):
+    """One utterance. Synchronous, without threads."""
+
+    def push(self, token_id: int, text: str) -> None:
+        """Take one language model token: its id and its text."""
+        ...
+
+    def finish(self) -> None:
+        """Say that the text is complete."""
+        ...
+
+    def step(self) -> SpeechStep | PcmChunk | None:
+        """Do one unit of work; None when it waits for text (or is done)."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once the last chunk has been returned."""
+        ...
+
+
+class Synthesizer(Protocol):
+    """A loaded synthesiser."""
+
+    @property
+    def vocabulary_id(self) -> str:
+        """Hash of the text tokenizer whose ids `push` takes directly."""
+        ...
+
+    def voice(self, path: Path) -> Any:
+        """Read a reference recording and return the voice to pass to `stream`. Raises VoiceError."""
+        ...
+
+    def stream(self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True) -> SynthesisStream:
+        """Begin an utterance. `share_ids`: pushed ids are of our own vocabulary; else the text is tokenised here."""
+        ...
+
+    def tokenize(self, text: str) -> list[tuple[int, str]]:
+        """Split text into (id, text) tokens as a language model would send them."""
+        ...
+
+    def warm_up(self) -> None: ...

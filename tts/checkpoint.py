@@ -1,0 +1,76 @@
+"""Weights on disk: one folder holds `model.safetensors`, `config.json` and `MODEL_CARD.md`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tts.base import CheckpointError
+
+
+def save(directory: Path, model: nn.Module, config: Any, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write a model's parameters (floating point ones as `dtype`) and its config (dataclass or dict)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)
+    save_file(state, directory / "model.safetensors")
+    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a weights folder's `config.json`. Raises CheckpointError."""
+    path = directory / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no weights in {directory}: config.json is missing. Check the path in the config, or make the small "
+            "models with `python launch.py train small`."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}). Restore it from the repository.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object. Restore it from the repository.")
+    return values
+
+
+def read_state(directory: Path) -> dict[str, torch.Tensor]:
+    """Read a weights folder's tensors, floating point ones as float32. Raises CheckpointError."""
+    path = directory / "model.safetensors"
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"no weights in {directory}: model.safetensors is missing.") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete safetensors file ({error}). It may be truncated: fetch or train it again."
+        ) from None
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def load_into(model: nn.Module, state: dict[str, torch.Tensor], source: Path | str) -> None:
+    """Fill `model` strictly; the error names what is missing, extra or misshapen. Raises CheckpointError."""
+    own = model.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    extra = sorted(state.keys() - own.keys())
+    misshapen = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    if missing or extra or misshapen:
+        parts = [
+            f"{label} {len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+            for label, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+            if names
+        ]
+        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(parts)}.")
+    model.load_state_dict(state)

@@ -1,0 +1,214 @@
+"""Upsampling conformer encoder of the flow decoder: embedded speech tokens -> hidden frames, twice as many.
+
+Structure and parameter names are those of CosyVoice2's UpsampleConformerEncoder (arXiv 2412.10117 §2.4).
+B batch, S tokens, T mel frames (2 S), C width.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.decoder.config import EncoderConfig
+from tts.modules.attention import AttentionCache, RelativeAttention, chunk_mask, relative_positions
+from tts.modules.conv import CausalConv1d, ConvCache, convolve
+
+UPSAMPLING = 2
+
+
+class _Embed(nn.Module):
+    """Linear and layer norm, scaled by the square root of the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.scale = math.sqrt(width)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return self.out(x_BTC) * self.scale
+
+
+class _Lookahead(nn.Module):
+    """Lets each token see the next `lookahead` tokens; the only part that looks beyond the chunk."""
+
+    def __init__(self, width: int, lookahead: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(width, width, lookahead + 1)
+        self.conv2 = CausalConv1d(width, width, 3)
+
+    def forward(self, x_BSC: Tensor, context_BKC: Tensor, cache: ConvCache | None) -> Tensor:
+        ahead = convolve(torch.cat([x_BSC, context_BKC], dim=1), self.conv1.weight, self.conv1.bias)
+        return x_BSC + self.conv2(F.leaky_relu(ahead), cache)
+
+
+class _Upsample(nn.Module):
+    """Repeats each frame and smooths with a causal convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = CausalConv1d(width, width, 2 * UPSAMPLING + 1)
+
+    def forward(self, x_BSC: Tensor, cache: ConvCache | None) -> Tensor:
+        return self.conv(x_BSC.repeat_interleave(UPSAMPLING, dim=1), cache)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(width, inner)
+        self.w_2 = nn.Linear(inner, width)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return self.w_2(F.silu(self.w_1(x_BTC)))
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm relative-position attention and feed-forward."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.self_attn = RelativeAttention(config.width, config.num_heads)
+        self.feed_forward = _FeedForward(config.width, config.ffn_width)
+        self.norm_ff = nn.LayerNorm(config.width, eps=1e-12)
+        self.norm_mha = nn.LayerNorm(config.width, eps=1e-12)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        positions_HDR: Tensor,
+        mask: Tensor | None,
+        cache: AttentionCache | None,
+        max_past: int | None,
+    ) -> Tensor:
+        """One block; arguments as of `RelativeAttention`."""
+        x_BTC = x_BTC + self.self_attn(self.norm_mha(x_BTC), positions_HDR, mask, cache, max_past)
+        return x_BTC + self.feed_forward(self.norm_ff(x_BTC))
+
+
+@dataclass(slots=True)
+class StackState:
+    """Caches of one stack of blocks, and its projected distances (a constant of the weights, shared by clones)."""
+
+    caches: list[AttentionCache]
+    positions: list[Tensor]  # per block (H, D, 2 * farthest + 1)
+    farthest: int = -1
+
+    def reset_(self) -> None:
+        """Back to before the first frame."""
+        for cache in self.caches:
+            cache.reset_()
+
+    def clone(self) -> "StackState":
+        """An independent copy."""
+        return StackState([cache.clone() for cache in self.caches], list(self.positions), self.farthest)
+
+
+@dataclass(slots=True)
+class EncoderState:
+    """What the encoder remembers of the tokens before the next one."""
+
+    lookahead: ConvCache
+    upsample: ConvCache
+    blocks: StackState
+    up_blocks: StackState
+
+    def reset_(self) -> None:
+        """Back to before the first frame."""
+        for conv in (self.lookahead, self.upsample):
+            conv.reset_()
+        for stack in (self.blocks, self.up_blocks):
+            stack.reset_()
+
+    def clone(self) -> "EncoderState":
+        """An independent copy."""
+        return EncoderState(self.lookahead.clone(), self.upsample.clone(), self.blocks.clone(), self.up_blocks.clone())
+
+
+class UpsampleConformerEncoder(nn.Module):
+    """Embedded tokens (B, S, C) -> hidden frames (B, 2 S, C), whole or on a grid of chunks."""
+
+    def __init__(self, config: EncoderConfig, *, lookahead: int, chunk: int, max_left_chunks: int | None) -> None:
+        super().__init__()
+        width = config.width
+        self.lookahead, self.chunk, self.max_left_chunks = lookahead, chunk, max_left_chunks
+        self.embed = _Embed(width)
+        self.after_norm = nn.LayerNorm(width)
+        self.pre_lookahead_layer = _Lookahead(width, lookahead)
+        self.encoders = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_blocks))
+        self.up_layer = _Upsample(width)
+        self.up_embed = _Embed(width)
+        self.up_encoders = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_up_blocks))
+
+    def start(self, batch: int) -> EncoderState:
+        """State before the first token."""
+        return EncoderState(
+            self.pre_lookahead_layer.conv2.cache(batch),
+            self.up_layer.conv.cache(batch),
+            *(
+                StackState([block.self_attn.cache(batch) for block in _blocks(stack)], [])
+                for stack in (self.encoders, self.up_encoders)
+            ),
+        )
+
+    def forward(
+        self,
+        tokens_BSC: Tensor,
+        context_BKC: Tensor | None = None,
+        *,
+        chunked: bool,
+        state: EncoderState | None = None,
+        context_mask_BK: Tensor | None = None,
+    ) -> Tensor:
+        """Encode embedded tokens.
+
+        Args:
+            tokens_BSC: token embeddings; with a state they begin on the chunk grid, where the last call ended.
+            context_BKC: embeddings of the next `lookahead` tokens; None = the sequence ends here (zeros).
+            chunked: attention on the chunk grid (True) or over everything (False; only without state).
+            context_mask_BK: 1 where the context token exists, for batches of which some rows end.
+        """
+        x = self.embed(tokens_BSC)
+        if context_BKC is None:
+            context = x.new_zeros(x.shape[0], self.lookahead, x.shape[2])
+        else:
+            context = self.embed(context_BKC)
+            if context_mask_BK is not None:
+                context = context * context_mask_BK[..., None]
+        x = self.pre_lookahead_layer(x, context, None if state is None else state.lookahead)
+        chunk = self.chunk if chunked else None
+        x = self._run(_blocks(self.encoders), x, chunk, None if state is None else state.blocks)
+        x = self.up_embed(self.up_layer(x, None if state is None else state.upsample))
+        chunk = UPSAMPLING * self.chunk if chunked else None
+        x = self._run(_blocks(self.up_encoders), x, chunk, None if state is None else state.up_blocks)
+        return self.after_norm(x)
+
+    def _run(self, blocks: list[EncoderBlock], x_BTC: Tensor, chunk: int | None, state: StackState | None) -> Tensor:
+        """Run one stack of blocks; `chunk` in frames of this stack, None = full attention."""
+        new = x_BTC.shape[1]
+        max_past = None if chunk is None or self.max_left_chunks is None else chunk * self.max_left_chunks
+        past = len(state.caches[0]) if state is not None and state.caches else 0
+        if max_past is not None:
+            past = min(past, max_past)
+        keys = past + new
+        mask = None if chunk is None else chunk_mask(new, keys, chunk, self.max_left_chunks, x_BTC.device)
+        if state is None:
+            farthest = keys - 1
+            table = relative_positions(farthest, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)
+            positions = [block.self_attn.project_positions(table) for block in blocks]
+        else:
+            if keys - 1 > state.farthest:
+                state.farthest = 2 * keys
+                table = relative_positions(state.farthest, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)
+                state.positions = [block.self_attn.project_positions(table) for block in blocks]
+            farthest, positions = state.farthest, state.positions
+        for index, block in enumerate(blocks):
+            window = positions[index][..., farthest - keys + 1 : farthest + new]
+            x_BTC = block(x_BTC, window, mask, None if state is None else state.caches[index], max_past)
+        return x_BTC
+
+
+def _blocks(stack: nn.ModuleList) -> list[EncoderBlock]:
+    return [cast(EncoderBlock, block) for block in stack]

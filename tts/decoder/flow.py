@@ -1,0 +1,254 @@
+"""Chunk-aware flow-matching decoder: speech tokens (25 Hz) -> mel (50 Hz), whole or as the tokens come.
+
+Structure and parameter names are those of CosyVoice2's flow (arXiv 2412.10117 §2.4; flow matching: 2210.02747).
+B batch, S speech tokens, T mel frames, M mel bins. Mels at the border are natural-log mels (B, M, T); inside they are
+normalised and (B, T, M).
+"""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts import checkpoint
+from tts.decoder.config import FlowConfig
+from tts.decoder.encoder import UPSAMPLING, UpsampleConformerEncoder
+from tts.decoder.estimator import Estimator, EstimatorState
+from tts.decoder.flow_state import FlowState
+
+NOISE_FRAMES = 15_000  # 300 s; the public noise ends here, ours begins anew
+NOISE_SEED = 0
+MAX_CHUNKS_PER_PASS = 8  # bounds memory when many tokens come at once
+
+
+class _FlowMatching(nn.Module):
+    """Holds the estimator under its public name, and the fixed noise that every utterance starts from."""
+
+    noise_TM: Tensor
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.estimator = Estimator(
+            config.estimator,
+            mel_bins=config.mel_bins,
+            chunk=UPSAMPLING * config.chunk_tokens,
+            max_left_chunks=config.max_left_chunks,
+        )
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+        noise = torch.randn(config.mel_bins, NOISE_FRAMES, generator=generator, device="cpu")
+        self.register_buffer("noise_TM", noise.T.contiguous(), persistent=False)
+
+    def noise(self, start: int, num_frames: int) -> Tensor:
+        """Noise of the frames start ... start + num_frames, counted from the start of the prompt: (T, M)."""
+        index = torch.arange(start, start + num_frames, device=self.noise_TM.device) % NOISE_FRAMES
+        return self.noise_TM[index]
+
+
+def flow_times(num_steps: int) -> Tensor:
+    """Flow time at each step, dense near the noise: (num_steps + 1,), from 0 to 1."""
+    return 1 - torch.cos(torch.linspace(0, 1, num_steps + 1) * 0.5 * math.pi)
+
+
+class FlowDecoder(nn.Module):
+    """Speech tokens -> mel in the voice of a speaker vector and a prompt."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder.width
+        self.input_embedding = nn.Embedding(config.vocabulary_size, width)
+        self.spk_embed_affine_layer = nn.Linear(config.speaker_width, config.mel_bins)
+        self.encoder = UpsampleConformerEncoder(
+            config.encoder,
+            lookahead=config.lookahead_tokens,
+            chunk=config.chunk_tokens,
+            max_left_chunks=config.max_left_chunks,
+        )
+        self.encoder_proj = nn.Linear(width, config.mel_bins)
+        self.decoder = _FlowMatching(config)
+
+    @classmethod
+    def load(cls, directory: Path) -> "FlowDecoder":
+        """Read a weights folder. Raises CheckpointError."""
+        flow = cls(FlowConfig.from_dict(checkpoint.read_config(directory)))
+        checkpoint.load_into(flow, checkpoint.read_state(directory), directory)
+        return flow.eval()
+
+    def normalise(self, mel: Tensor) -> Tensor:
+        """Log mel -> the scale the flow works on."""
+        return (mel - self.config.mel_mean) / self.config.mel_scale
+
+    def denormalise(self, mel: Tensor) -> Tensor:
+        """The scale the flow works on -> log mel."""
+        return mel * self.config.mel_scale + self.config.mel_mean
+
+    def project_speaker(self, speaker: Tensor) -> Tensor:
+        """Speaker vector (B, 192) of any length -> (B, M)."""
+        return self.spk_embed_affine_layer(F.normalize(speaker, dim=1))
+
+    def predict_velocity(
+        self,
+        x_BTM: Tensor,
+        mu_BTM: Tensor,
+        speaker_BM: Tensor,
+        cond_BTM: Tensor,
+        time: Tensor,
+        *,
+        chunked: bool,
+        guidance: float,
+        state: EstimatorState | None = None,
+    ) -> Tensor:
+        """Velocity of the flow at `time` (scalar), with classifier-free guidance where `guidance` > 0."""
+        conditions = (mu_BTM, speaker_BM, cond_BTM)
+        if guidance > 0:
+            x_BTM = x_BTM.repeat(2, 1, 1)
+            conditions = tuple(torch.cat([part, torch.zeros_like(part)]) for part in conditions)  # type: ignore[assignment]
+        out = self.decoder.estimator(x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, state=state)
+        if self.config.prediction == "data":
+            out = (out - x_BTM) / (1 - time)
+        if guidance > 0:
+            conditioned, free = out.chunk(2)
+            out = (1 + guidance) * conditioned - guidance * free
+        return out
+
+    @torch.inference_mode()
+    def start(
+        self,
+        speaker: Tensor,
+        prompt_tokens: Tensor | None = None,
+        prompt_mel: Tensor | None = None,
+        *,
+        num_flow_steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float = 1.0,
+        cut_prompt: bool = True,
+    ) -> FlowState:
+        """State of a new utterance, with the prompt already decoded: make it once per voice and clone it.
+
+        Args:
+            speaker: raw speaker vector (B, 192).
+            prompt_tokens: (B, S) speech tokens of the reference recording. prompt_mel: its log mel (B, M, 2 S).
+            num_flow_steps, guidance: None = as the weights were made for. temperature: scale of the noise.
+            cut_prompt: cut the prompt to whole chunks (with their true lookahead), so that the utterance begins on
+                the chunk grid and its first mel comes soonest. False keeps all of it, as the public decoder does.
+        """
+        guidance = self.config.guidance if guidance is None else guidance
+        times = flow_times(num_flow_steps or self.config.num_flow_steps).to(speaker.device)
+        batch = speaker.shape[0]
+        if prompt_tokens is None or prompt_mel is None:
+            prompt_tokens = torch.zeros(batch, 0, dtype=torch.long, device=speaker.device)
+            prompt_mel = speaker.new_zeros(batch, self.config.mel_bins, 0)
+        projected = self.project_speaker(speaker)
+        state = FlowState(
+            times=times,
+            guidance=guidance,
+            temperature=temperature,
+            speaker=projected,
+            encoder=self.encoder.start(batch),
+            estimators=[self.decoder.estimator.start(2 * batch if guidance > 0 else batch) for _ in times[1:]],
+            pending=prompt_tokens[:, :0].long(),
+            prompt=projected.new_zeros(batch, 0, self.config.mel_bins),
+        )
+        size, lookahead = self.config.chunk_tokens, self.config.lookahead_tokens
+        count = prompt_tokens.shape[1]
+        if cut_prompt:
+            count = max(0, (count - lookahead) // size * size)
+            prompt_tokens = prompt_tokens[:, : count + lookahead] if count else prompt_tokens[:, :0]
+        state.prompt_frames = UPSAMPLING * count
+        state.prompt = self.normalise(prompt_mel[:, :, : state.prompt_frames]).transpose(1, 2)
+        self.step(prompt_tokens, state)
+        if cut_prompt:
+            state.pending = state.pending[:, :0]
+        return state
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, state: FlowState, *, last: bool = False) -> Tensor:
+        """Take new tokens (B, S), any number; return the mel (B, M, T) of the chunks that they completed.
+
+        A chunk is complete when all of its tokens and its lookahead are there. `last` decodes the rest, with zeros for
+        the lookahead that never comes. Any way of handing over the tokens gives the same mel.
+        """
+        size, lookahead = self.config.chunk_tokens, self.config.lookahead_tokens
+        state.pending = torch.cat([state.pending, tokens.to(state.pending)], dim=1)
+        ready = state.pending.shape[1] if last else max(0, (state.pending.shape[1] - lookahead) // size * size)
+        mels = [state.speaker.new_zeros(len(state.speaker), 0, self.config.mel_bins)]
+        while ready:
+            count = min(ready, MAX_CHUNKS_PER_PASS * size)
+            ready -= count
+            context = None if last and not ready else state.pending[:, count : count + lookahead]
+            if context is not None and context.shape[1] < lookahead:
+                # The utterance ends inside this chunk's lookahead: decode its last tokens in the same pass.
+                count, ready, context = count + ready, 0, None
+            mels.append(self._decode(state.pending[:, :count], context, state))
+            state.pending = state.pending[:, count:]
+        return self.denormalise(torch.cat(mels, dim=1)).transpose(1, 2)
+
+    def _decode(self, tokens: Tensor, context: Tensor | None, state: FlowState) -> Tensor:
+        """Decode tokens that begin on the grid; returns the normalised mel (B, T, M) without prompt frames."""
+        mu = self.encode(tokens, context, chunked=True, state=state)
+        frames = mu.shape[1]
+        cond = state.condition(frames)
+        x = (self.decoder.noise(state.num_frames, frames) * state.temperature).to(mu.dtype).expand_as(mu)
+        for estimator, (now, then) in zip(state.estimators, pairwise(state.times), strict=True):
+            velocity = self.predict_velocity(
+                x, mu, state.speaker, cond, now, chunked=True, guidance=state.guidance, state=estimator
+            )
+            x = x + (then - now) * velocity
+        hidden = max(0, min(frames, state.prompt_frames - state.num_frames))
+        state.num_frames += frames
+        if state.num_frames >= state.prompt_frames:
+            state.prompt = state.prompt[:, :0]
+        return x[:, hidden:]
+
+    def encode(
+        self, tokens: Tensor, context: Tensor | None = None, *, chunked: bool, state: FlowState | None = None
+    ) -> Tensor:
+        """Tokens (B, S) and the lookahead after them (B, lookahead; None: the end) -> mel condition (B, 2 S, M)."""
+        embedded = self.input_embedding(tokens)
+        ahead = None if context is None else self.input_embedding(context)
+        return self.encoder_proj(
+            self.encoder(embedded, ahead, chunked=chunked, state=None if state is None else state.encoder)
+        )
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        tokens: Tensor,
+        speaker: Tensor,
+        prompt_tokens: Tensor | None = None,
+        prompt_mel: Tensor | None = None,
+        *,
+        chunked: bool = True,
+        final: bool = True,
+        num_flow_steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Decode a whole utterance at once, without caches: tokens (B, S) -> log mel (B, M, 2 S), the prompt removed.
+
+        Args:
+            chunked: attention on the chunk grid as in streaming, or over everything.
+            final: False treats the last tokens as lookahead only, as a growing prefix does.
+            The others: see `start`.
+        """
+        guidance = self.config.guidance if guidance is None else guidance
+        times = flow_times(num_flow_steps or self.config.num_flow_steps).to(speaker.device)
+        prompt_frames = 0
+        if prompt_tokens is not None and prompt_mel is not None:
+            tokens = torch.cat([prompt_tokens.to(tokens), tokens], dim=1)
+            prompt_frames = UPSAMPLING * prompt_tokens.shape[1]
+        ahead = self.config.lookahead_tokens
+        context = None if final else tokens[:, tokens.shape[1] - ahead :]
+        mu = self.encode(tokens if final else tokens[:, : tokens.shape[1] - ahead], context, chunked=chunked)
+        cond = torch.zeros_like(mu)
+        if prompt_mel is not None:
+            cond[:, :prompt_frames] = self.normalise(prompt_mel[:, :, :prompt_frames]).transpose(1, 2)
+        projected = self.project_speaker(speaker)
+        x = (self.decoder.noise(0, mu.shape[1]) * temperature).to(mu.dtype).expand_as(mu)
+        for now, then in pairwise(times):
+            velocity = self.predict_velocity(x, mu, projected, cond, now, chunked=chunked, guidance=guidance)
+            x = x + (then - now) * velocity
+        return self.denormalise(x[:, prompt_frames:]).transpose(1, 2)

@@ -1,0 +1,154 @@
+"""Chunk-wise attention: masks, key-value caches, and the relative-position attention of Transformer-XL (1901.02860).
+
+B batch, H heads, N queries, K keys, D head width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def chunk_mask(
+    num_queries: int, num_keys: int, chunk: int, max_left_chunks: int | None, device: torch.device
+) -> Tensor | None:
+    """Which keys each query sees: its own chunk and up to `max_left_chunks` before it (None: all before it).
+
+    The queries are the last `num_queries` of the keys; keys begin on the chunk grid.
+    Returns bool (N, K), or None when every query sees every key.
+    """
+    first_chunk = (num_keys - num_queries) // chunk
+    last_chunk = (num_keys - 1) // chunk
+    if first_chunk == last_chunk and (max_left_chunks is None or last_chunk <= max_left_chunks):
+        return None
+    key = torch.arange(num_keys, device=device).div(chunk, rounding_mode="floor")
+    query = key[num_keys - num_queries :, None]
+    visible = key[None] <= query
+    if max_left_chunks is not None:
+        visible &= key[None] >= query - max_left_chunks
+    return visible
+
+
+@dataclass(slots=True)
+class AttentionCache:
+    """Keys and values of past frames: buffers (B, H, capacity, D) of which [start:end] is alive.
+
+    Old frames are dropped by moving `start`; the live part moves to the front only when the buffer is full, so the
+    cost of a chunk depends on the live frames alone.
+    """
+
+    keys: Tensor
+    values: Tensor
+    start: int = 0
+    end: int = 0
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def append(self, keys_BHND: Tensor, values_BHND: Tensor, max_past: int | None) -> tuple[Tensor, Tensor]:
+        """Keep at most `max_past` old frames (None: all) and add new ones; returns all that live, (B, H, K, D) each."""
+        if max_past is not None:
+            self.start = max(self.start, self.end - max_past)
+        new = keys_BHND.shape[2]
+        if self.end + new > self.keys.shape[2]:
+            self._make_room(new)
+        self.keys[:, :, self.end : self.end + new] = keys_BHND
+        self.values[:, :, self.end : self.end + new] = values_BHND
+        self.end += new
+        return self.keys[:, :, self.start : self.end], self.values[:, :, self.start : self.end]
+
+    def _make_room(self, new: int) -> None:
+        live = len(self)
+        capacity = 2 * (live + new)
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            buffer = old
+            if capacity > old.shape[2]:
+                buffer = old.new_empty(*old.shape[:2], capacity, old.shape[3])
+                setattr(self, name, buffer)
+            # Within one buffer source and target are apart: it is at least twice as long as what lives.
+            buffer[:, :, :live] = old[:, :, self.start : self.end]
+        self.start, self.end = 0, live
+
+    def reset_(self) -> None:
+        """Back to before the first frame."""
+        self.start = self.end = 0
+
+    def clone(self) -> "AttentionCache":
+        """An independent copy."""
+        return AttentionCache(self.keys.clone(), self.values.clone(), self.start, self.end)
+
+
+def split_heads(x_BTC: Tensor, num_heads: int) -> Tensor:
+    """(B, T, H * D) -> (B, H, T, D)."""
+    return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def relative_positions(farthest: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoids of the distances +farthest ... -farthest (query minus key): (2 * farthest + 1, width)."""
+    distance = torch.arange(farthest, -farthest - 1, -1, device=device, dtype=torch.float32)
+    rate = torch.exp(torch.arange(0, width, 2, device=device, dtype=torch.float32) * -(math.log(10000.0) / width))
+    angle = distance[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
+def shift_relative(scores_BHNR: Tensor, num_keys: int) -> Tensor:
+    """Turn scores per distance into scores per key (B, H, N, K).
+
+    Column r of the input is distance K - 1 - r; the queries are the last N of K keys, so R = K + N - 1 and query i
+    meets key j in column N - 1 - i + j: one flat view with rows a step shorter.
+    """
+    batch, heads, queries, distances = scores_BHNR.shape
+    flat = scores_BHNR.flatten(2)[:, :, queries - 1 : queries - 1 + queries * (distances - 1)]
+    return flat.view(batch, heads, queries, distances - 1)[..., :num_keys]
+
+
+class RelativeAttention(nn.Module):
+    """Multi-head self-attention with relative positions and two learned query biases."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.linear_q = nn.Linear(width, width)
+        self.linear_k = nn.Linear(width, width)
+        self.linear_v = nn.Linear(width, width)
+        self.linear_out = nn.Linear(width, width)
+        self.linear_pos = nn.Linear(width, width, bias=False)
+        self.pos_bias_u = nn.Parameter(torch.empty(num_heads, width // num_heads))
+        self.pos_bias_v = nn.Parameter(torch.empty(num_heads, width // num_heads))
+        nn.init.xavier_uniform_(self.pos_bias_u)
+        nn.init.xavier_uniform_(self.pos_bias_v)
+
+    def cache(self, batch: int) -> AttentionCache:
+        """State before the first frame."""
+        heads, depth = self.pos_bias_u.shape
+        empty = self.pos_bias_u.new_zeros(batch, heads, 0, depth)
+        return AttentionCache(empty, empty)
+
+    def project_positions(self, positions_RC: Tensor) -> Tensor:
+        """Keys of the distances, (H, D, R): the part of the scores that does not depend on the input."""
+        return self.linear_pos(positions_RC).unflatten(1, (self.num_heads, -1)).permute(1, 2, 0)
+
+    def forward(
+        self,
+        x_BTC: Tensor,
+        positions_HDR: Tensor,
+        mask: Tensor | None,
+        cache: AttentionCache | None = None,
+        max_past: int | None = None,
+    ) -> Tensor:
+        """Attend. `positions_HDR` covers the distances K - 1 ... -(N - 1); `mask` is bool (N, K), True = visible."""
+        query, key, value = (
+            split_heads(linear(x_BTC), self.num_heads) for linear in (self.linear_q, self.linear_k, self.linear_v)
+        )
+        if cache is not None:
+            key, value = cache.append(key, value, max_past)
+        scale = 1 / math.sqrt(query.shape[3])
+        bias = shift_relative((query + self.pos_bias_v[:, None]) @ positions_HDR, key.shape[2]) * scale
+        if mask is not None:
+            bias = bias.masked_fill(~mask, float("-inf"))
+        query = (query + self.pos_bias_u[:, None]).to(value.dtype)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(value.dtype), scale=scale)
+        return self.linear_out(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,247 @@
+"""SyncSpeech as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tts.base import SAMPLES_PER_TOKEN, CheckpointError, PcmChunk, SpeechStep, SynthesisError
+from tts.decoder.flow import FlowDecoder
+from tts.decoder.flow_state import FlowState
+from tts.decoder.vocoder import Vocoder
+from tts.text import SpokenStream
+from tts.tmt.decode import DecodeOptions, TmtDecoder
+from tts.tmt.model import Tmt
+from tts.vocabulary import TextVocabulary
+from tts.voice import Voice, VoiceEncoder
+
+WARM_UP_TEXT = "Hello, this is a warm-up."
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """Run-time choices of the synthesiser."""
+
+    lookahead: int = 1
+    duration_top_k: int = 3
+    num_flow_steps: int = 2
+    flow_temperature: float = 1.0
+    language: str = "en"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PreparedVoice:
+    """A voice with the decoder's state after its prompt: made once, cloned for every utterance."""
+
+    voice: Voice
+    state: FlowState
+
+
+class SyncSpeech:
+    """The loaded models; hands out utterances. Raises CheckpointError when the folders do not belong together."""
+
+    def __init__(
+        self,
+        *,
+        tmt: Tmt,
+        flow: FlowDecoder,
+        vocoder: Vocoder,
+        vocabulary: TextVocabulary,
+        default_voice: Voice,
+        load_voice_encoder: Callable[[], VoiceEncoder],
+        options: StreamOptions,
+    ) -> None:
+        if tmt.config.vocabulary_id and tmt.config.vocabulary_id != vocabulary.id:
+            raise CheckpointError(
+                "the text-to-token model was trained with another tokenizer.json than the one beside it."
+            )
+        if tmt.config.num_speech_tokens != flow.config.vocabulary_size:
+            raise CheckpointError(
+                f"the text-to-token model speaks {tmt.config.num_speech_tokens} speech tokens, the flow decoder knows "
+                f"{flow.config.vocabulary_size}: take both from the same training."
+            )
+        self._tmt, self._flow, self._vocoder = tmt, flow, vocoder
+        self._vocabulary = vocabulary
+        self._load_voice_encoder = load_voice_encoder
+        self._options = options
+        self._default = self._prepare(default_voice)
+
+    @property
+    def vocabulary_id(self) -> str:
+        """Hash of the text tokenizer whose ids `push` takes directly."""
+        return self._vocabulary.id
+
+    def tokenize(self, text: str) -> list[tuple[int, str]]:
+        """Split text into (id, text) tokens as a language model would send them."""
+        return self._vocabulary.encode(text)
+
+    def voice(self, path: Path) -> PreparedVoice:
+        """Read a reference recording. Raises VoiceError, CheckpointError."""
+        return self._prepare(self._voice_encoder.read(path))
+
+    @cached_property
+    def _voice_encoder(self) -> VoiceEncoder:
+        """Loaded when the first reference recording comes."""
+        return self._load_voice_encoder()
+
+    def _prepare(self, voice: Voice) -> PreparedVoice:
+        state = self._flow.start(
+            torch.from_numpy(voice.embedding)[None],
+            torch.from_numpy(voice.tokens)[None],
+            torch.from_numpy(voice.mel)[None],
+            num_flow_steps=self._options.num_flow_steps,
+            temperature=self._options.flow_temperature,
+        )
+        return PreparedVoice(voice, state)
+
+    def stream(
+        self, *, voice: PreparedVoice | None = None, speed: float = 1.0, share_ids: bool = True
+    ) -> "SyncSpeechStream":
+        """Begin an utterance; see `tts.base.Synthesizer.stream`."""
+        options = self._options
+        decode = DecodeOptions(
+            lookahead=options.lookahead, top_k=options.duration_top_k, speed=speed, seed=options.seed
+        )
+        return SyncSpeechStream(
+            text=SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language),
+            tmt=TmtDecoder(self._tmt, decode),
+            flow=self._flow,
+            vocoder=self._vocoder,
+            flow_state=(voice or self._default).state.clone(),
+            seed=options.seed,
+        )
+
+    @torch.inference_mode()
+    def vocode(self, mel_BMT: np.ndarray) -> np.ndarray:
+        """Samples (N,) of a log mel (1, 80, T): the vocoder alone."""
+        state = self._vocoder.initial_state(seed=self._options.seed)
+        return self._vocoder.stream(torch.from_numpy(mel_BMT), state, last=True)[0].numpy()
+
+    @torch.inference_mode()
+    def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
+        """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
+        tokens = self._voice_encoder.tokens(samples)
+        mel = self._flow.step(torch.from_numpy(tokens)[None], (voice or self._default).state.clone(), last=True)
+        return self.vocode(mel.numpy())
+
+    def warm_up(self) -> None:
+        """Speak a sentence into the void, so that the first turn is as fast as the tenth."""
+        stream = self.stream(share_ids=False)
+        stream.push(0, WARM_UP_TEXT)
+        stream.finish()
+        while stream.step() is not None:
+            pass
+
+
+class SyncSpeechStream:
+    """One utterance. `step` does the most urgent piece of work: a decoder chunk when one is due, else a text token."""
+
+    def __init__(
+        self,
+        *,
+        text: SpokenStream,
+        tmt: TmtDecoder,
+        flow: FlowDecoder,
+        vocoder: Vocoder,
+        flow_state: FlowState,
+        seed: int,
+    ) -> None:
+        self._text, self._tmt, self._flow, self._vocoder = text, tmt, flow, vocoder
+        self._flow_state = flow_state
+        self._vocoder_state = vocoder.initial_state(seed=seed)
+        self._ends = VoicedTokens()
+        self._waiting: list[int] = []  # speech tokens not yet given to the decoder
+        self._undecoded = 0  # speech tokens whose samples were not returned
+        self._made_samples = 0
+        self._finished = False
+        self.done = False
+
+    def push(self, token_id: int, text: str) -> None:
+        """Take one language model token: its id and its text. Raises SynthesisError after `finish`."""
+        if self._finished:
+            raise SynthesisError("text after the end of the text: begin a new utterance.")
+        self._ends.num_pushed += 1
+        for token in self._text.push(token_id, text):
+            self._ends.owners.append(token.owner)
+            self._tmt.push(token.id)
+
+    def finish(self) -> None:
+        """Say that the text is complete."""
+        if self._finished:
+            return
+        self._finished = True
+        for token in self._text.finish():
+            self._ends.owners.append(token.owner)
+            self._tmt.push(token.id)
+        self._tmt.finish()
+
+    def step(self) -> SpeechStep | PcmChunk | None:
+        """Do one unit of work; None when it waits for text (or is done)."""
+        if self.done:
+            return None
+        began = time.perf_counter()
+        config = self._flow.config
+        if self._undecoded >= config.chunk_tokens + config.lookahead_tokens:
+            return self._decode(began, last=False)
+        block = self._tmt.step() if self._ends.owners else None
+        if block is not None:
+            self._waiting.extend(block.tokens.tolist())
+            self._undecoded += len(block.tokens)
+            self._ends.add(len(block.tokens))
+            return SpeechStep(
+                text_token=block.text_token,
+                num_speech_tokens=len(block.tokens),
+                token_end=self._ends.at(self._ends.num_speech_tokens, self._finished),
+                synth_ms=1000 * (time.perf_counter() - began),
+            )
+        if self._finished and (self._tmt.done or not self._ends.owners):
+            return self._decode(began, last=True)
+        return None
+
+    @torch.inference_mode()
+    def _decode(self, began: float, *, last: bool) -> PcmChunk:
+        """Turn the waiting speech tokens into samples."""
+        num_tokens = self._undecoded
+        samples = np.zeros(0, np.float32)
+        if self._ends.num_speech_tokens:
+            tokens = torch.tensor([self._waiting], dtype=torch.long)
+            self._waiting.clear()
+            mel = self._flow.step(tokens, self._flow_state, last=last)
+            samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].numpy()
+            self._undecoded = 0 if last else num_tokens - mel.shape[2] // 2
+        self._made_samples += len(samples)
+        self.done = last
+        return PcmChunk(
+            samples=samples,
+            token_end=self._ends.at(self._made_samples // SAMPLES_PER_TOKEN, last),
+            num_speech_tokens=num_tokens - self._undecoded,
+            synth_ms=1000 * (time.perf_counter() - began),
+            last=last,
+        )
+
+
+class VoicedTokens:
+    """Which language model tokens are fully voiced after a number of speech tokens; exact to one speech token."""
+
+    def __init__(self) -> None:
+        self.owners: list[int] = []  # of each spoken text token: the last language model token voiced with it
+        self.num_pushed = 0
+        self.num_speech_tokens = 0
+        self._ends: list[int] = []  # speech tokens at the end of each spoken text token
+
+    def add(self, num_speech_tokens: int) -> None:
+        """The next text token takes this many speech tokens."""
+        self.num_speech_tokens += num_speech_tokens
+        self._ends.append(self.num_speech_tokens)
+
+    def at(self, num_speech_tokens: int, complete: bool) -> int:
+        """Number of leading language model tokens whose speech ends by then. `complete`: the text is finished."""
+        voiced = int(np.searchsorted(self._ends, num_speech_tokens, side="right"))
+        if complete and voiced == len(self.owners):
+            return self.num_pushed
+        return self.owners[voiced - 1] + 1 if voiced else 0
