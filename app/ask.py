@@ -8,11 +8,6 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from audio_io.base import Clock
-from audio_io.clock import RealClock
-from audio_io.file import Recording, read_audio, write_wav
-from audio_io.file_device import FileDevice
-
 from app.about import about
 from app.assemble import Assistant, prepare_process
 from app.cli import configuration
@@ -20,6 +15,10 @@ from app.clock import SkippingClock
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, SessionEvent, TurnDone, UserText
 from app.trace import TurnTrace, waterfall_line, write_json
 from asr.base import SAMPLE_RATE
+from audio_io.base import Clock
+from audio_io.clock import RealClock
+from audio_io.file import Recording, read_audio, write_wav
+from audio_io.file_device import FileDevice
 from configs.schema import AppConfig
 
 SAMPLE_QUESTION = Path(__file__).parent / "assets" / "question.wav"

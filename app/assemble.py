@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audio_io.base import AudioDevice
-
 from app.events import SessionEvent
 from app.session import Session, SessionOptions
 from app.worker import Worker
 from asr.base import Recognizer
+from audio_io.base import AudioDevice
 from configs.schema import BUNDLED, AppConfig
 from llm.base import ChatModel
 from tts.base import SynthesisStream, Synthesizer

@@ -160,9 +160,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def exit_code(error: Exception) -> int | None:
     """2 for what the user gave us, 1 for a run that failed, None for a fault of our own."""
-    from audio_io.base import AudioFileError, DeviceError
-
     from asr.base import RecognizerError
+    from audio_io.base import AudioFileError, DeviceError
     from llm.base import ChatModelError
     from tts.base import SynthesisError, VoiceError
 

@@ -40,7 +40,7 @@ OPTIONAL = {
 }
 BUNDLED_WEIGHTS = {
     "recogniser (Paraformer, final pass)": ("asr.model", "asr/assets/paraformer"),
-    "recogniser (Paraformer, partial transcripts)": ("asr.streaming_model", "asr/assets/paraformer-streaming"),
+    "recogniser (Paraformer, partial transcripts)": ("asr.streaming_model", "asr/assets/paraformer"),
     "language model (Qwen)": ("llm.model", "llm/assets/qwen-small"),
     "text to speech tokens (TMT)": ("tts.tmt", "tts/assets/tmt"),
     "flow-matching decoder": ("tts.flow", "tts/assets/flow"),

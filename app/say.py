@@ -7,11 +7,10 @@ import select
 import sys
 from collections.abc import Iterator
 
-from audio_io.file import WavWriter
-
 from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
 from app.cli import configuration
+from audio_io.file import WavWriter
 from configs.schema import ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk, SynthesisStream
 

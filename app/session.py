@@ -11,9 +11,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from audio_io.base import AudioDevice, DeviceError
-from llm.conversation import Conversation
-
 from app.events import (
     BotSpeaking,
     Failed,
@@ -39,7 +36,9 @@ from app.turn_taking import (
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import FinalTranscript, RecognitionStream, RecognizerError
+from audio_io.base import AudioDevice, DeviceError
 from llm.base import ChatModel, ChatModelError, TextToken
+from llm.conversation import Conversation
 from tts.base import SAMPLE_RATE as PLAYBACK_HZ
 from tts.base import SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, SynthesisError, SynthesisStream
 
@@ -142,8 +141,10 @@ class Session:
         except (ChatModelError, SynthesisError, RecognizerError, DeviceError, TimeoutError) as error:
             trace.error = str(error) or f"no first word within {self._options.first_token_timeout_s:g} s"
             log.error("turn %d failed: %s", trace.turn, trace.error)
+            trace.heard = reply.heard_text(self._device.flush(self._options.flush_fade_ms).played_samples)
             self._notify(Failed(turn=trace.turn, reason=trace.error))
-        trace.heard = trace.reply if trace.error is None else reply.heard_text(self._device.played_samples)
+        else:
+            trace.heard = trace.reply
         self._conversation.add_assistant(trace.heard)
         self._finish(reply)
         await self._on(ReplyEnded())

@@ -3,11 +3,10 @@
 import argparse
 import sys
 
-from audio_io.file import read_audio
-
 from app.assemble import build_recognizer, prepare_process
 from app.cli import configuration
 from asr.base import SAMPLE_RATE, FinalTranscript
+from audio_io.file import read_audio
 
 
 def run(options: argparse.Namespace) -> int:

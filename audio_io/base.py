@@ -1,6 +1,6 @@
 """What crosses the border of the audio devices: frames of the microphone in, samples to play out.
 
-One conversation has one clock. Its zero is the first captured sample: sample `n` of the capture is heard at `n / CAPTURE_HZ`.
+One conversation has one clock. Its zero is the first captured sample: sample `n` is heard at `n / CAPTURE_HZ`.
 """
 
 from collections.abc import AsyncIterator
@@ -52,7 +52,8 @@ class Clock(Protocol):
 class AudioDevice(Protocol):
     """A microphone and a loudspeaker on one clock.
 
-    A reply begins with the first `play` after the last one was over, and is over when `drained` returns or `flush` is called.
+    A reply begins with the first `play` after the last one was over; it is over when `drained` returns or `flush` is
+    called.
     """
 
     @property
@@ -64,11 +65,14 @@ class AudioDevice(Protocol):
         ...
 
     def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames, each when its last sample was captured; ends when the device is closed. Raises DeviceError."""
+        """Captured frames, each when its last sample was captured. Raises DeviceError."""
         ...
 
     def play(self, samples: np.ndarray, *, last: bool) -> float:
-        """Queue samples of the reply, float32 (N,); returns when the first of them sounds. `last`: the reply is complete."""
+        """Queue samples of the reply, float32 (N,); returns when the first of them sounds.
+
+        `last`: the reply is complete.
+        """
         ...
 
     async def drained(self) -> None:

@@ -120,7 +120,7 @@ class WavWriter:
             self._file = self._part.open("wb")
         except OSError as error:
             raise self._error(error) from error
-        self._wave = wave.open(self._file, "wb")
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115 - closed by `__exit__`
         self._wave.setnchannels(channels)
         self._wave.setsampwidth(2)
         self._wave.setframerate(rate)

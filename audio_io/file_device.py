@@ -14,9 +14,9 @@ _SETTLE_S = 1.0
 class FileDevice:
     """Plays recordings to the session in turn and collects the replies where they would have been heard.
 
-    Capture sample `n` and playback sample `m` belong to the clock's `n / 16000` and `m / 24000` seconds. The pace is the clock's:
-    real, skipping or virtual. After a recording silence is fed until its reply is over (`waiting_for_reply` turned false), or for
-    `patience_s` when no reply begins; then the next one begins, or the frames end.
+    Capture sample `n` and playback sample `m` belong to the clock's `n / 16000` and `m / 24000` seconds. The pace is the
+    clock's: real, skipping or virtual. After a recording silence is fed until its reply is over (`waiting_for_reply`
+    turned false), or for `patience_s` when no reply begins; then the next one begins, or the frames end.
     """
 
     def __init__(self, clock: Clock, recordings: Sequence[np.ndarray], *, patience_s: float = 4.0) -> None:

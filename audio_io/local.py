@@ -9,7 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from audio_io.base import CAPTURE_HZ, FRAME_MS, FRAME_SAMPLES, PLAYBACK_HZ, AudioFrame, Clock, DeviceError, PlaybackReport
+from audio_io.base import (
+    CAPTURE_HZ,
+    FRAME_MS,
+    FRAME_SAMPLES,
+    PLAYBACK_HZ,
+    AudioFrame,
+    Clock,
+    DeviceError,
+    PlaybackReport,
+)
 from audio_io.resample import StreamingResampler
 from audio_io.ring import SampleRing
 
@@ -38,7 +47,9 @@ def list_devices() -> list[DeviceInfo]:
     try:
         import sounddevice
     except OSError as error:
-        raise DeviceError(f"PortAudio is missing ({error}); install it, on Debian: apt-get install libportaudio2.") from error
+        raise DeviceError(
+            f"PortAudio is missing ({error}); install it, on Debian: apt-get install libportaudio2."
+        ) from error
     default_input, default_output = sounddevice.default.device
     return [
         DeviceInfo(
@@ -74,7 +85,9 @@ def find_device(wanted: str | int | None, kind: str, devices: list[DeviceInfo]) 
     if not found:
         raise DeviceError(f"no {thing} {wanted!r}; there are: {listing}.")
     if len(found) > 1:
-        raise DeviceError(f"{wanted!r} fits several {thing}s: {', '.join(f'{d.id} {d.name!r}' for d in found)}; give the id.")
+        raise DeviceError(
+            f"{wanted!r} fits several {thing}s: {', '.join(f'{d.id} {d.name!r}' for d in found)}; give the id."
+        )
     return found[0]
 
 
@@ -174,7 +187,9 @@ class LocalDevice:
             arrived = time.monotonic()
             self._heard.read_into(block)
             if self._heard.overruns > lost:
-                log.warning("%d samples of the microphone were lost: the machine is too busy", self._heard.overruns - lost)
+                log.warning(
+                    "%d samples of the microphone were lost: the machine is too busy", self._heard.overruns - lost
+                )
                 start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
                 lost = self._heard.overruns
             waiting = np.concatenate((waiting, self._to_session.push(block.copy())))

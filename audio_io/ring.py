@@ -6,8 +6,8 @@ import numpy as np
 class SampleRing:
     """Preallocated mono float32 samples.
 
-    The producer alone moves `_written`, the consumer alone `_read`; both only count up, except that `cut` (producer) may take
-    back what the consumer has not reached.
+    The producer alone moves `_written`, the consumer alone `_read`; both only count up, except that `cut` (producer) may
+    take back what the consumer has not reached.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -20,7 +20,9 @@ def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
         engine = "vllm" if device.startswith("cuda") and has_vllm() else "transformers"
     if engine == "vllm":
         if not has_vllm():
-            raise ChatModelError("llm.engine is vllm, but vLLM is not installed. Install it, or set llm.engine=transformers.")
+            raise ChatModelError(
+                "llm.engine is vllm, but vLLM is not installed. Install it, or set llm.engine=transformers."
+            )
         from llm.vllm_engine import VllmChat
 
         return VllmChat(config, device)

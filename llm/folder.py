@@ -41,7 +41,9 @@ def check(directory: Path) -> dict[str, Any]:
         )
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
-        raise ChatModelError(f"no weights in {directory}: there is no .safetensors file. Fetch or train the model again.")
+        raise ChatModelError(
+            f"no weights in {directory}: there is no .safetensors file. Fetch or train the model again."
+        )
     for path in weights:
         _check_safetensors(path)
     return config

@@ -130,7 +130,9 @@ def _load(directory: Path, device: str, num_tokens: int) -> torch.nn.Module:
         model, report = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except Exception as error:  # transformers and its parts raise errors of many kinds for a folder that is not consistent
+    except (
+        Exception
+    ) as error:  # transformers and its parts raise errors of many kinds for a folder that is not consistent
         raise ChatModelError(f"the model in {directory} cannot be loaded: {type(error).__name__}: {error}") from None
     wrong = {kind.replace("_", " "): sorted(map(str, names)) for kind, names in report.items() if names}
     if wrong:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
-from audio_io.base import AudioFrame
 
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from audio_io.base import AudioFrame
 from llm.base import ChatModelError, Message, TextToken
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
 

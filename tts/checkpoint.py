@@ -20,7 +20,8 @@ def save(directory: Path, model: nn.Module, config: Any, *, dtype: torch.dtype =
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
-    values = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)
+    is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
+    values = dataclasses.asdict(config) if is_value else dict(config)
     save_file(state, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

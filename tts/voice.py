@@ -26,7 +26,7 @@ _FRAME_S = 0.02
 _LEAD_S, _TAIL_S = 0.08, 0.12  # silence kept before and after the speech
 _SPEECH_DB = -32.0  # a frame this far below the loud ones still is speech
 _SILENCE = 10 ** (-60 / 20)  # a recording whose loud frames are below this (root mean square) is silent
-_LEVEL = 0.09  # root mean square of the speech frames after levelling: as loud as the training speech
+_LEVEL = 0.107  # root mean square of the speech frames after levelling: as loud as the training speech
 _PEAK = 0.95
 _CLIPPED_SHARE = 1e-3
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from audio_io.file import Recording, write_wav
 from tqdm import tqdm
 
 from app.about import about
@@ -25,7 +24,9 @@ from app.small.corpus import Corpus, Utterance
 from app.small.judges import ErrorRate, SpeakerJudge, bootstrap, error_rate, hear, satisfies, voiced_f0
 from app.small.synth import SAMPLE_RATE as CORPUS_HZ
 from app.small.voices import DEFAULT, training_voices
+from audio_io.file import Recording, write_wav
 from configs.schema import AppConfig
+from llm.base import Message
 from tts.base import SAMPLE_RATE
 from tts.features import mel_24k, resample
 
@@ -147,7 +148,7 @@ def speak(synthesizer: Any, text: str, voice: Any = None, speed: float = 1.0) ->
 def intelligibility(config: AppConfig, options: argparse.Namespace, report: Report) -> None:
     """Word error rate of our speech, stage by stage, by a judge that knows nothing of it and by our recogniser."""
     speech, items = held_out(options, "heldout")
-    synthesizer = build_synthesizer(config)
+    synthesizer: Any = build_synthesizer(config)
     originals = [speech.samples(item) for item in items]
     stages: dict[str, list[np.ndarray]] = {
         "flite original": originals,
@@ -186,7 +187,7 @@ def cloning(config: AppConfig, options: argparse.Namespace, report: Report) -> N
     speech, items = held_out(options, "heldout_voices")
     voices = sorted({item.voice for item in items})
     judge = speaker_judge(options)
-    synthesizer = build_synthesizer(config)
+    synthesizer: Any = build_synthesizer(config)
     enrolled = {v: [u for u in items if u.voice == v] for v in voices}
     originals = {v: [speech.samples(u) for u in enrolled[v][3:15]] for v in voices}
     centres = {v: np.mean([judge.vector(s, CORPUS_HZ) for s in originals[v]], axis=0) for v in voices}
@@ -243,17 +244,31 @@ def closest(vector: np.ndarray, centres: dict[str, np.ndarray]) -> str:
 
 def answers(config: AppConfig, options: argparse.Namespace, report: Report) -> None:
     """Share of acceptable answers on held-out paraphrases, by exact rules."""
-    from llm.training import score
+    from llm.training.score import HELD_OUT, is_acceptable, read_questions
 
+    questions = read_questions(HELD_OUT)[: options.limit]
     chat = build_chat(config)
-    result = asyncio.run(score.held_out(chat, config.llm.system_prompt, limit=options.limit))
+
+    async def reply(messages: list[Message]) -> str:
+        return "".join([token.text async for token in chat.stream(messages)])
+
+    async def reply_all() -> list[str]:
+        return [await reply(question.messages) for question in tqdm(questions, desc="questions")]
+
+    replies = asyncio.run(reply_all())
     chat.close()
-    low, high = bootstrap(lambda i: float(np.mean(np.array(result.acceptable)[i])), len(result.acceptable))
-    rate = float(np.mean(result.acceptable))
+    acceptable = [is_acceptable(question, text) for question, text in zip(questions, replies, strict=True)]
+    failures = [
+        {"question": question.turns, "reply": text}
+        for question, text, good in zip(questions, replies, acceptable, strict=True)
+        if not good
+    ]
+    low, high = bootstrap(lambda i: float(np.mean(np.array(acceptable)[i])), len(acceptable))
+    rate = float(np.mean(acceptable))
     report.heading("Language model", "figure", "value", "goal")
     report.row(
-        "llm_acceptable", f"acceptable answers on {len(result.acceptable)} held-out paraphrases",
-        f"{100 * rate:.0f} % ({100 * low:.0f}-{100 * high:.0f})", "90 %", rate=rate, failures=result.failures,
+        "llm_acceptable", f"acceptable answers on {len(questions)} held-out paraphrases",
+        f"{100 * rate:.0f} % ({100 * low:.0f}-{100 * high:.0f})", "90 %", rate=rate, failures=failures,
     )  # fmt: skip
 
 

@@ -19,7 +19,11 @@ class Task(Protocol):
     """A model, its data and its loss. Batches depend on the step alone, so that a resumed run equals an unbroken one."""
 
     name: str
-    module: nn.Module  # everything that is trained
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that is trained."""
+        ...
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of the batch of `step`; `progress` runs from 0 to 1. The second value is logged."""

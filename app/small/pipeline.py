@@ -6,14 +6,11 @@ with their models; here the corpus is handed to them as values.
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from app.small.loop import LoopConfig, Task, train
 from configs.loader import DEFAULTS, load_as
@@ -45,6 +42,7 @@ class CorpusPlan:
 
     prose_hours: float = 20.0
     voices_hours: float = 9.0
+    words_hours: float = 8.0
     seed: int = 1
 
 
@@ -115,18 +113,7 @@ def fit(places: Places, name: str, task: Task, loop: LoopConfig) -> dict[str, fl
     return train(task, loop, places.work / name, places.asset(name), progress_bar=sys.stderr.isatty())
 
 
-def copy_card(source: Path, target: Path) -> None:
-    """Put a hand-written file beside freshly exported weights, when they do not lie in the repository."""
-    if source.exists() and source.parent.resolve() != target.resolve():
-        shutil.copy(source, target / source.name)
-
-
 def chunks(items: list, size: int) -> Iterator[list]:
     """Consecutive pieces of a list."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def as_float16(values: np.ndarray) -> np.ndarray:
-    """Half precision, to hold a corpus in memory."""
-    return values.astype(np.float16)

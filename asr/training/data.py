@@ -225,9 +225,9 @@ class Augment:
 
     def _add_noise(self, mel: np.ndarray, rng: np.random.Generator) -> None:
         kind = rng.random()
-        if kind < 0.15:
+        if kind < 0.2:
             return
-        snr_db = rng.uniform(30, 55) if kind < 0.45 else rng.uniform(4, 30)
+        snr_db = rng.uniform(30, 55) if kind < 0.55 else rng.uniform(7, 30)
         bank = self._banks[int(rng.integers(len(self._banks)))]
         start = int(rng.integers(len(bank)))
         noise = np.take(bank, np.arange(start, start + len(mel)), axis=0, mode="wrap")
@@ -239,12 +239,11 @@ class Augment:
     @staticmethod
     def _mask(mel: np.ndarray, rng: np.random.Generator) -> None:
         mean = mel.mean()
-        for _ in range(2):
-            width = int(rng.integers(0, 13))
-            low = int(rng.integers(0, NUM_MELS - width))
-            mel[:, low : low + width] = mean
-        for _ in range(len(mel) // 200 + 1):
-            width = int(rng.integers(0, 13))
+        width = int(rng.integers(0, 11))
+        low = int(rng.integers(0, NUM_MELS - width))
+        mel[:, low : low + width] = mean
+        for _ in range(len(mel) // 200):
+            width = int(rng.integers(0, 6))
             start = int(rng.integers(0, max(1, len(mel) - width)))
             mel[start : start + width] = mean
 

@@ -20,14 +20,14 @@ def conversations(seed: int, count: int) -> list[list[Message]]:
         memory = Memory()
         messages = [Message("system", LlmConfig.system_prompt)] if rng.random() < 0.8 else []
         for turn in range(rng.choice(_NUM_TURNS)):
-            follow_up, memory.follow_up = memory.follow_up, None
-            if follow_up and rng.random() < 0.25:
-                line, reply = follow_up(rng, memory)
+            if memory.follow_up and rng.random() < 0.25:
+                line, reply = memory.follow_up(rng, memory)
             elif memory.told and rng.random() < 0.4:
                 line, reply = RECALL[rng.choice(tuple(memory.told))](rng, memory)
             elif turn and rng.random() < 0.04:
                 line, reply = rng.choice((repeat_reply, repeat_reply, repeat_user))(rng, memory)
             else:
+                memory.follow_up = None
                 line, reply = rng.choices(intents, weights)[0](rng, memory)
             line = with_style(rng, line)
             if has_digits(line):

@@ -55,6 +55,10 @@ CAPITALS = {
     "the United States": "Washington",
 }
 
+FAR_COUNTRIES = (  # whose capitals it does not know
+    "Mongolia Ghana Laos Malta Bolivia Fiji Chad Oman Nepal Paraguay Latvia Zambia Ecuador Albania Sudan Uganda Haiti"
+).split()
+
 OPPOSITES = (
     "hot cold|big small|tall short|old young|happy sad|fast slow|up down|left right|day night|black white|good bad|"
     "open closed|full empty|hard soft|wet dry|light dark|loud quiet|rich poor|strong weak|clean dirty|near far|early late|"
@@ -117,6 +121,7 @@ COLOURS_OF_THINGS = {
     "broccoli": "green",
     "an orange": "orange",
 }
+PLURALS = frozenset(("bananas", "carrots", "tomatoes", "elephants", "frogs", "pumpkins", "leaves in spring", "clouds"))
 MIXED_COLOURS = {
     ("blue", "yellow"): "green",
     ("red", "yellow"): "orange",
@@ -186,7 +191,8 @@ ANIMALS = (
 
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
-MONTH_DAYS = "thirty-one,twenty-eight,thirty-one,thirty,thirty-one,thirty,thirty-one,thirty-one,thirty,thirty-one,thirty,thirty-one".split(",")
+_LONG, _SHORT = "thirty-one", "thirty"
+MONTH_DAYS = (_LONG, "twenty-eight", _LONG, _SHORT, _LONG, _SHORT, _LONG, _LONG, _SHORT, _LONG, _SHORT, _LONG)
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
 SEASONS = {"spring": "summer", "summer": "autumn", "autumn": "winter", "fall": "winter", "winter": "spring"}
 
@@ -195,133 +201,6 @@ CITIES = (
     "Sydney Phoenix Portland Oxford Cambridge Moscow Atlanta Cleveland Detroit Memphis Nashville Orlando Oakland"
 ).split()
 FOODS = "pizza soup bread rice pasta chocolate salad cheese fish chicken cake apples bananas pancakes".split()
-
-# Question templates and the one answer each.
-GENERAL = (
-    ("how many (days|days are there|days are) in a week|how many days does a week have", "There are seven days in a week."),
-    ("how many (months|months are there|months are) in a year|how many months does a year have", "There are twelve months in a year."),
-    ("how many (weeks|weeks are there|weeks are) in a year|how many weeks does a year have", "There are fifty-two weeks in a year."),
-    ("how many (days|days are there|days are) in a year|how many days does a year have|how long is a year", "There are three hundred and sixty-five days in a year."),
-    ("how many (hours|hours are there|hours are) in a day|how many hours does a day have|how long is a day", "There are twenty-four hours in a day."),
-    ("how many (minutes|minutes are there|minutes are) in an hour|how many minutes does an hour have|how long is an hour", "There are sixty minutes in an hour."),
-    ("how many (seconds|seconds are there|seconds are) in a minute|how many seconds does a minute have|how long is a minute", "There are sixty seconds in a minute."),
-    ("how many seasons (are there|are there in a year|does a year have)|how many seasons in a year|what are the (four|) seasons|name the seasons", "There are four seasons: spring, summer, autumn and winter."),
-    ("how many (fingers|fingers are there) on (a|one) hand|how many fingers does a hand have|how many fingers are on (a|one) hand", "There are five fingers on one hand."),
-    ("how many fingers (do i|do you|do we|do people|does a person) have", "People have ten fingers."),
-    ("how many (eyes|ears|hands|feet|legs|arms) (do people|does a person|do we|do i) have", "People have two of them."),
-    ("how many planets (are there|are in the solar system|do we have|go around the sun)", "There are eight planets around the sun."),
-    ("how many continents (are there|do we have|exist)|how many continents are (there|) in the world", "There are seven continents."),
-    ("how many (wheels|tires) does a (car|truck) have|how many wheels are (there|) on a car", "A car has four wheels."),
-    ("how many wheels does a (bike|bicycle) have|how many wheels are (there|) on a (bike|bicycle)", "A bicycle has two wheels."),
-    ("how many sides does a triangle have|how many (sides|corners) are (there|) in a triangle", "A triangle has three sides."),
-    ("how many sides does a square have|how many (sides|corners) are (there|) in a square", "A square has four sides."),
-    ("how many (is|are|items are in) a dozen|how many (eggs|things) are in a dozen|what is a dozen", "A dozen is twelve."),
-    ("how many letters (are|are there) in the alphabet|how many letters does the alphabet have", "The alphabet has twenty-six letters."),
-    ("(what|which) planet do (we|people|you) live on|(which|what) planet is (ours|home)|what is our planet called", "We live on the planet Earth."),
-    ("(what|which) is the (biggest|largest) planet|(what|which) planet is the (biggest|largest)", "The largest planet is Jupiter."),
-    ("(what|which) is the (biggest|largest) animal|(what|which) animal is the (biggest|largest)|what's the (biggest|largest) animal (in the world|on earth)", "The largest animal is the blue whale."),
-    ("(what|which) is the tallest animal|(what|which) animal is the tallest|(what|which) animal has (a|the) long neck|(what|which) animal has the longest neck", "The tallest animal is the giraffe, with its long neck."),
-    ("(what|which) is the fastest animal|(what|which) animal (is the fastest|runs the fastest|can run the fastest)", "The fastest animal on land is the cheetah."),
-    ("(what|which) animal is (called|) the king of (the jungle|animals|the animals)|who is the king of the (jungle|animals)", "The lion is the king of the animals."),
-    ("(what|which) (animal|bird) cannot fly|(what|which) bird (can't|cannot|can not|does not) fly", "A penguin is a bird that cannot fly."),
-    ("(what|which) animal has a (trunk|long nose)|(what|which) animal has a trunk", "The elephant has a long trunk."),
-    ("(what|which) animal (makes|makes the|gives us) honey|who makes honey|where does honey come from|what do bees make", "Bees make honey."),
-    ("(what|which) animal gives (us|) milk|where does milk come from|where do we get milk|who gives us milk", "Milk comes from the cow."),
-    ("where do eggs come from|(what|which) animal lays eggs|where do we get eggs|who lays eggs", "Eggs come from the hen."),
-    ("where does wool come from|(what|which) animal gives us wool|where do we get wool", "Wool comes from sheep."),
-    ("where do fish live|where does a fish live", "Fish live in the water."),
-    ("where do birds live|where does a bird live|where do birds sleep", "Birds live in a nest."),
-    ("where do bees live|where does a bee live", "Bees live in a hive."),
-    ("where do penguins live|where does a penguin live", "Penguins live in the cold south, on the ice."),
-    ("what do (cows|horses|sheep) eat|what does a (cow|horse|sheep) eat", "They eat grass."),
-    ("what do (rabbits|bunnies) eat|what does a (rabbit|bunny) eat|what do rabbits like to eat", "Rabbits like to eat carrots."),
-    ("what do (monkeys) eat|what does a monkey eat|what do monkeys like to eat", "Monkeys like to eat bananas."),
-    ("what do (cats) (eat|like to eat|chase|hunt)|what does a cat (eat|chase)", "Cats like fish, and they chase mice."),
-    ("what do dogs (eat|like|like to eat|like to chew)|what does a dog (eat|like)", "Dogs like meat and bones."),
-    ("what do pandas eat|what does a panda eat", "Pandas eat bamboo."),
-    ("where does the sun (rise|come up)|where does the sun rise in the morning|in which direction does the sun rise", "The sun rises in the east."),
-    ("where does the sun (set|go down)|where does the sun set in the evening|in which direction does the sun set", "The sun sets in the west."),
-    ("when does the sun (rise|come up)|what time of day does the sun rise", "The sun comes up in the morning."),
-    ("when does the sun (set|go down)|what time of day does the sun set", "The sun goes down in the evening."),
-    ("when (do|can you see|can we see|can i see) (the|) stars|when do the stars come out|when is it dark|when does it get dark|when do people sleep|when do we sleep", "That is at night, when it is dark."),
-    ("when do (we|people|you|most people) (eat|have) breakfast|what time of day is breakfast", "People have breakfast in the morning."),
-    ("when do (we|people|you|most people) (eat|have) lunch|what time of day is lunch", "People have lunch at noon."),
-    ("when do (we|people|you|most people) (eat|have) dinner|what time of day is dinner", "People have dinner in the evening."),
-    ("what (meal|food|) do (we|people|you) (eat|have) in the morning|what is the first meal of the day|what do you call the meal in the morning", "In the morning people eat breakfast."),
-    ("what (meal|) do (we|people|you) (eat|have) (at noon|in the middle of the day|at midday)|what is the meal at noon", "At noon people eat lunch."),
-    ("what (meal|) do (we|people|you) (eat|have) in the evening|what is the last meal of the day|what is the meal in the evening", "In the evening people eat dinner."),
-    ("what comes after (the|) night|what follows the night", "After the night comes the morning."),
-    ("what comes after (the|) morning|what follows the morning", "After the morning comes the afternoon."),
-    ("what comes after (the|) afternoon|what follows the afternoon", "After the afternoon comes the evening."),
-    ("what comes after (the|) evening|what follows the evening", "After the evening comes the night."),
-    ("when is christmas|(what|which) month is christmas (in|)|in (what|which) month is christmas", "Christmas is in December."),
-    ("when is (halloween)|(what|which) month is halloween (in|)|in (what|which) month is halloween", "Halloween is in October."),
-    ("when is (new year|new year's day)|when does (the|a) (new|) year (start|begin)|on what day does the year start", "The new year begins on the first of January."),
-    ("(what|which) days are the weekend|(what|which) is the weekend|when is the weekend|(what|which) days are (on|in) the weekend|(what|which) days of the week are the weekend", "The weekend is Saturday and Sunday."),
-    ("(what|which) is the (coldest|cold) season|(what|which) season is (the coldest|cold|the cold one)|when does it snow|(what|which) season has snow", "Winter is the coldest season, with snow."),
-    ("(what|which) is the (hottest|warmest|hot) season|(what|which) season is (the hottest|the warmest|hot)|when is it hot|when do people go swimming", "Summer is the hottest season."),
-    ("when do (the|) (flowers|trees) (bloom|start to grow|begin to grow|come out)|(what|which) season do flowers bloom in|(what|which) season has flowers", "The flowers come out in spring."),
-    ("when do (the|) leaves fall|(what|which) season do (the|) leaves fall in|when do (the|) leaves fall down|when do leaves turn brown", "The leaves fall in autumn."),
-    ("(what|which) is the shortest month|(what|which) month is the shortest|(what|which) month has the fewest days", "February is the shortest month."),
-    ("(what|which) is the (biggest|largest) ocean|(what|which) ocean is the (biggest|largest)", "The largest ocean is the Pacific."),
-    ("(what|which) is the (biggest|largest) country|(what|which) country is the (biggest|largest)", "The largest country is Russia."),
-    ("(what|which) is the (highest|tallest) mountain|(what|which) mountain is the (highest|tallest)|what is the highest mountain in the world", "The highest mountain is Mount Everest."),
-    ("(what|which) is the longest river|(what|which) river is the longest|what is the longest river in the world", "The longest river is the Nile."),
-    ("(what|which) is the (biggest|largest) continent|(what|which) continent is the (biggest|largest)", "The largest continent is Asia."),
-    ("what is (ice|snow) made of|what is ice|what does ice turn into|what does (ice|snow) become when it melts", "Ice is frozen water."),
-    ("what is bread made (of|from)|what do you need for bread|how is bread made", "Bread is made from flour and water."),
-    ("what is cheese made (of|from)|how is cheese made|what is butter made (of|from)", "It is made from milk."),
-    ("what is (wine|grape juice) made (of|from)", "It is made from grapes."),
-    ("what (do you use|is|do you need|do people use) (an umbrella|an umbrella for)|why do you need an umbrella|what is an umbrella for", "An umbrella keeps you dry in the rain."),
-    ("what do you use (scissors|a pair of scissors|a knife) for|what (is a knife|are scissors) for", "You use it to cut things."),
-    ("what do you use a (pen|pencil) for|what is a (pen|pencil) for|what do you write with|what can i write with", "You write with a pen."),
-    ("what do you use a (bed) for|what is a bed for|what do you do in (a|) bed", "You sleep in a bed."),
-    ("what do you use a (key) for|what is a key for|how do you open a (door|lock)|what opens a lock", "You open the door with a key."),
-    ("what do (we|you|people) (see|use to see) with|how do (we|people) see|what are eyes for", "We see with our eyes."),
-    ("what do (we|you|people) (hear|listen) with|how do (we|people) hear|what are ears for", "We hear with our ears."),
-    ("what do (we|you|people) smell with|how do (we|people) smell things|what is a nose for", "We smell with our nose."),
-    ("what do (we|you|people) walk with|what are (feet|legs) for", "We walk with our feet."),
-    ("who (works in|teaches in|teaches at) a school|who teaches (children|kids)|what do you call someone who teaches", "A teacher works in a school."),
-    ("who helps (sick people|you when you are sick|people who are sick)|who works in a hospital|who do you see when you are sick", "A doctor helps people who are sick."),
-    ("who puts out fires|who (fights|stops) (a fire|fires)|who drives a fire truck", "Firefighters put out fires."),
-    ("who (flies|drives) a(n airplane| plane| an airplane)|what do you call someone who flies a plane|who flies planes", "A pilot flies a plane."),
-    ("who bakes bread|who makes (bread|cakes)|what do you call someone who bakes bread", "A baker bakes bread."),
-    ("who was the first (man|person|human) on the moon|who walked on the moon first|who was first on the moon", "Neil Armstrong was the first man on the moon."),
-    ("who was the first president of (the united states|america)|who was america's first president", "George Washington was the first president of the United States."),
-    ("who wrote (romeo and juliet|hamlet|macbeth)|who is the author of (hamlet|romeo and juliet)", "William Shakespeare wrote it."),
-    ("who painted the mona lisa|who made the mona lisa|who is the painter of the mona lisa", "Leonardo da Vinci painted the Mona Lisa."),
-    ("what language do (they|people) speak in (france)|what language is spoken in france|what do they speak in france", "People in France speak French."),
-    ("what language do (they|people) speak in (germany)|what language is spoken in germany|what do they speak in germany", "People in Germany speak German."),
-    ("what language do (they|people) speak in (spain|mexico)|what language is spoken in (spain|mexico)", "People there speak Spanish."),
-    ("what language do (they|people) speak in (england|america|australia)|what language is spoken in (england|america)", "People there speak English."),
-    ("what language do (they|people) speak in (italy)|what language is spoken in italy|what do they speak in italy", "People in Italy speak Italian."),
-    ("what language do (they|people) speak in (brazil|portugal)|what language is spoken in (brazil|portugal)", "People there speak Portuguese."),
-    ("what is the first letter of the alphabet|(what|which) letter comes first in the alphabet", "The first letter of the alphabet is A."),
-    ("what is the last letter of the alphabet|(what|which) letter comes last in the alphabet", "The last letter of the alphabet is Z."),
-    ("where is the eiffel tower|(what|which) city has the eiffel tower|where can i (see|find) the eiffel tower", "The Eiffel Tower is in Paris."),
-    ("where is big ben|(what|which) city has big ben|where can i (see|find) big ben", "Big Ben is in London."),
-    ("where is the statue of liberty|(what|which) city has the statue of liberty", "The Statue of Liberty is in New York."),
-    ("where are the pyramids|(what|which) country has the pyramids|where can i (see|find) the pyramids", "The pyramids are in Egypt."),
-    ("where do kangaroos (live|come from)|where does (a|the) kangaroo live|(what|which) country has kangaroos", "Kangaroos live in Australia."),
-    ("where does rain come from|what makes (the|) rain|why does it rain", "Rain comes from the clouds."),
-    ("what (is|do you call) a (baby|little|young) (human|person)|what do you call a very young child", "A very young child is called a baby."),
-    ("can (a|) (pigs|pig|dogs|dog|cows|cow|cats|cat|fish|elephants|horses) fly|are (pigs|dogs|cows) able to fly", "No, they cannot fly."),
-    ("can (a|) (birds|bird|bees|bee|ducks|owls|eagles) fly|are (birds|bees|ducks) able to fly", "Yes, they can fly."),
-    ("can (a|) (fish|ducks|duck|whales|frogs|penguins) swim|are (fish|ducks|whales) able to swim", "Yes, they can swim."),
-    ("is (a|the) whale a fish|are whales fish|what kind of animal is a whale", "No, a whale is a mammal."),
-    ("is (the sun|fire|the desert) (hot|cold|hot or cold)", "It is very hot."),
-    ("is (ice|snow|the north pole) (hot|cold|hot or cold)", "It is very cold."),
-    ("is the earth (round|flat|round or flat)|what shape is the earth|what shape does the earth have", "The Earth is round."),
-    ("what shape is a (ball|wheel|coin)|what shape does a ball have|is a ball round", "It is round."),
-    ("what goes around the earth|what moves around the earth|what shines at night", "The moon goes around the Earth."),
-    ("what does the earth go around|what does the earth move around|what shines in the day", "The Earth goes around the sun."),
-    ("what can you (drink|drink when you are thirsty)|what should i drink|what do people drink", "You can drink water, tea or juice."),
-    ("what is (the|) (main|) ingredient of (an omelet|an omelette)|what is an omelet made of", "An omelet is made from eggs."),
-    ("what do you call frozen water|what is frozen water (called|)|what does water become when it freezes", "Frozen water is called ice."),
-    ("(at what temperature|when) does water (boil)|when does water start to boil", "Water boils at one hundred degrees."),
-    ("(at what temperature|when) does water (freeze)|when does water turn to ice", "Water freezes at zero degrees."),
-    ("what currency do they use in (america|the united states)|what money do they use in america|how do you pay in america", "In America people pay with dollars."),
-)
 
 JOKES = (
     "Why did the chicken cross the road? To get to the other side!",
@@ -349,8 +228,8 @@ STORIES = (
     "There was a brave {animal} who wanted to see the world. It packed a {thing} and walked to the {place}. There it met "
     "{name}, who gave it a warm meal. The {animal} stayed and was never lonely again.",
 )
-STORY_THINGS = "red ball,golden key,small boat,blue hat,magic lamp,silver bell,big cake,old book".split(",")
-STORY_PLACES = "forest,river,garden,mountain,beach,old house,lake,village".split(",")
+STORY_THINGS = "red ball,golden key,small boat,blue hat,magic lamp,silver bell,big cake,thick book".split(",")
+STORY_PLACES = "forest,river,garden,mountain,beach,castle,lake,village".split(",")
 FUN_FACTS = (
     "Here is one: an octopus has three hearts.",
     "Did you know that honey never goes bad?",
@@ -379,4 +258,51 @@ RHYMES = {
     "goat": "boat",
     "book": "cook",
     "bear": "chair",
+}
+
+# What an unknown question may be about, by slot of its templates.
+BEYOND = {
+    "place": ("america,france,brazil,texas,california,london,china,new york,spain,the city,germany,kansas,chile").split(
+        ","
+    ),
+    "hard": (
+        "quantum physics,gravity,democracy,inflation,the stock market,photosynthesis,evolution,"
+        "relativity,chemistry,a black hole,blockchain,a neural network,electricity,philosophy,"
+        "the constitution,an engine,algebra,a vaccine,dna,a computer virus,climate change,radio waves,"
+        "magnetism,the economy,poetry,socialism,nuclear power"
+    ).split(","),
+    "how": (
+        "fix my car,learn to swim,lose weight,make money,build a house,cook a turkey,change a tire,"
+        "get to the airport,tie a tie,play chess,write a book,repair a computer,grow tomatoes,get rich,"
+        "learn chinese,pay my taxes,find a job,train a dog,make a cake,knit a sweater,clean a carpet,"
+        "start a business,sell my house,fly a plane"
+    ).split(","),
+    "big": (
+        "two hundred,ninety seven,one thousand,forty five,three hundred twelve,sixty three,eighty eight,"
+        "a million,seventy,one hundred and five"
+    ).split(","),
+    "made": (
+        "the telephone,the radio,the light bulb,america,penicillin,the computer,the wheel,"
+        "the steam engine,this song,the bible,the airplane,paper,the internet,the piano,gun powder,"
+        "coffee,the bicycle,television"
+    ).split(","),
+    "event": (
+        "the war end,napoleon die,the last ice age,the french revolution,the first world war start,"
+        "columbus born,the wall fall,rome founded,the battle of hastings,the moon landing,"
+        "the titanic sink,the first computer built"
+    ).split(","),
+    "far": (
+        "the sun,the moon,mars,paris,the ocean,the universe,new york,the eiffel tower,a blue whale,"
+        "jupiter,the amazon,mount everest,the north pole"
+    ).split(","),
+    "odd": ("mongolia,ghana,bolivia,japan,sweden,peru,alaska,iceland,india,russia,texas").split(","),
+    "thing": ("love,bread,good morning,house,water,salt,friend,iron,sugar,dog").split(","),
+    "why": (
+        "the sky blue,people lie,cats purr,the sea salty,we dream,grass green,time pass,volcanoes erupt,"
+        "leaves turn red,dogs bark,we yawn,the moon shine,birds sing"
+    ).split(","),
+    "person": (
+        "albert einstein,napoleon,isaac newton,mozart,picasso,julius caesar,aristotle,elvis,"
+        "charles darwin,beethoven,cleopatra,marie curie,john lennon,the pope"
+    ).split(","),
 }

@@ -130,7 +130,7 @@ class QwenTask:
         weights: list[float] = []
         for message in messages:
             head = self._vocabulary.encode(f"<|im_start|>{message.role}\n")
-            body = self._vocabulary.encode(message.content) + [self._end]
+            body = [*self._vocabulary.encode(message.content), self._end]
             tail = self._vocabulary.encode("\n")
             weight = {"assistant": 1.0, "user": USER_WEIGHT, "system": 0.0}[message.role]
             tokens += head + body + tail

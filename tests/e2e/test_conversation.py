@@ -1,11 +1,11 @@
 """Scripted conversations in virtual time: every part is a fake with known delays, the session is the real one."""
 
 import pytest
-from audio_io.file_device import FileDevice
-from llm.conversation import Conversation
 
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserText
 from app.session import Session, SessionOptions
+from audio_io.file_device import FileDevice
+from llm.conversation import Conversation
 from tests import virtual_time
 from tests.fakes import (
     InlineWorker,

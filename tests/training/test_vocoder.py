@@ -24,7 +24,7 @@ def tone(hz: float, seconds: float = 1.2) -> np.ndarray:
 def task() -> VocoderTask:
     torch.set_num_threads(1)
     voices = [Recordings(0.5, [tone(120), tone(150)]), Recordings(0.5, [tone(210)])]
-    return VocoderTask(voices, [tone(170)], TINY, VocoderTraining(batch=3, crop_frames=10))
+    return VocoderTask(voices, [tone(170)], TINY, VocoderTraining(batch=3, f0_batch=4, crop_frames=10))
 
 
 @pytest.mark.parametrize("hz", [62.0, 110.0, 222.0, 333.0, 490.0])

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import sys
+import types
 import wave
 
 import numpy as np
@@ -13,7 +15,7 @@ from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
 from audio_io.clock import RealClock
 from audio_io.file import WavWriter, read_audio, write_wav
 from audio_io.file_device import FileDevice
-from audio_io.local import DeviceInfo, find_device
+from audio_io.local import DeviceInfo, LocalDevice, find_device
 from audio_io.ring import SampleRing
 from tests import virtual_time
 from tests.fakes import LoopClock
@@ -306,11 +308,15 @@ def test_the_real_clock_waits():
 
 # --- choice of a device
 
-DEVICES = [
-    DeviceInfo(id=0, name="Built-in", num_inputs=2, num_outputs=2, default_hz=48_000, default_input=False, default_output=True),
-    DeviceInfo(id=1, name="USB Headset", num_inputs=1, num_outputs=2, default_hz=16_000, default_input=True, default_output=False),
-    DeviceInfo(id=2, name="USB Headset 2", num_inputs=1, num_outputs=0, default_hz=16_000, default_input=False, default_output=False),
-]  # fmt: skip
+
+def info(number: int, name: str, inputs: int, outputs: int, default: str = "") -> DeviceInfo:
+    return DeviceInfo(
+        id=number, name=name, num_inputs=inputs, num_outputs=outputs, default_hz=48_000,
+        default_input=default == "input", default_output=default == "output",
+    )  # fmt: skip
+
+
+DEVICES = [info(0, "Built-in", 2, 2, "output"), info(1, "USB Headset", 1, 2, "input"), info(2, "USB Headset 2", 1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -340,3 +346,49 @@ def test_a_device_is_found_by_id_or_name(wanted, kind, found):
 def test_a_wrong_device_is_said_with_the_choice(wanted, kind, devices, says):
     with pytest.raises(DeviceError, match=says):
         find_device(wanted, kind, devices)
+
+
+def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
+    """PortAudio replaced by hand-driven callbacks; the loudspeaker takes only 48 kHz."""
+
+    class Stream:
+        latency = 0.0
+
+        def __init__(self, **options):
+            self.options = options
+
+        def start(self): ...
+
+        def close(self): ...
+
+    def refuse(**_):
+        raise ValueError("invalid sample rate")
+
+    portaudio = types.SimpleNamespace(
+        InputStream=Stream, OutputStream=Stream, PortAudioError=RuntimeError, check_output_settings=refuse,
+        check_input_settings=lambda **_: None, default=types.SimpleNamespace(device=(0, 0)),
+        query_devices=lambda: [{"name": "x", "max_input_channels": 1, "max_output_channels": 2, "default_samplerate": 48_000.0}],
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "sounddevice", portaudio)
+
+    async def main() -> None:
+        with LocalDevice() as local:
+            speaker, microphone = (stream.options for stream in local._streams)
+            assert (speaker["samplerate"], microphone["samplerate"]) == (48_000, 16_000)
+            microphone["callback"](np.full((FRAME_SAMPLES, 1), 0.5, np.float32), FRAME_SAMPLES, None, None)
+            frame = await anext(local.frames())
+            assert frame.start == 0
+            assert (frame.samples == 0.5).all()
+            assert local.play(np.full(2_400, 0.5, np.float32), last=True) == pytest.approx(local.clock.now(), abs=0.05)
+            out = np.zeros((2_400, 1), np.float32)
+            speaker["callback"](out, 2_400, None, None)
+            assert local.played_samples == 1_200
+            assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
+            assert local.flush(5.0).played_samples == 1_200
+            speaker["callback"](out, 2_400, None, None)
+            assert not out[240:].any()
+            assert local.underruns == 0
+            assert local.played_samples == 0
+            await local.drained()
+
+    asyncio.run(main())

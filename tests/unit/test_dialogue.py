@@ -49,7 +49,7 @@ def test_replies_are_short_written_sentences(drawn):
     replies = [reply.content for _, reply in pairs(drawn)]
     for reply in replies:
         assert reply[-1] in ".!?", reply
-        assert not re.search(r"[(){}|]|  |\ba [aeiou]\w", reply.replace("a European", "")), reply
+        assert not re.search(r"[(){}|]|  |\ba [aeiou]\w", reply), reply
         assert len(reply.split()) <= 75
     lengths = sorted(len(reply.split()) for reply in replies)
     assert lengths[len(lengths) // 2] <= 12
@@ -61,11 +61,14 @@ def test_sums_are_right_within_twenty_and_never_held_out():
     for _, reply in pairs(conversations(8, 4000)):
         if match := sums.fullmatch(in_digits(reply.content)):
             first, sign, second, result = match.groups()
-            assert int(result) == {
-                "plus": int(first) + int(second),
-                "minus": int(first) - int(second),
-                "times": int(first) * int(second),
-            }[sign]
+            assert (
+                int(result)
+                == {
+                    "plus": int(first) + int(second),
+                    "minus": int(first) - int(second),
+                    "times": int(first) * int(second),
+                }[sign]
+            )
             assert not is_held_out(int(first), sign, int(second))
             found += 1
     assert found > 500
@@ -127,7 +130,11 @@ def test_the_rules_of_the_score(answer, acceptable):
 def test_the_vocabulary_gives_back_every_text_token_by_token():
     vocabulary = Vocabulary(BUNDLED_FOLDER)
     assert len(vocabulary) == 2048
-    for text in ("Hello there, I'm here. 3:30, $5!", "na\u00efve caf\u00e9 \u4f60\u597d \U0001f600\u200d\U0001f525", "a\nb  c\t"):
+    for text in (
+        "Hello there, I'm here. 3:30, $5!",
+        "na\u00efve caf\u00e9 \u4f60\u597d \U0001f600\u200d\U0001f525",
+        "a\nb  c\t",
+    ):
         detokenizer = vocabulary.detokenizer()
         parts = [detokenizer.push(token) for token in vocabulary.encode(text)]
         assert "".join(parts) == text

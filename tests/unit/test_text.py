@@ -14,10 +14,11 @@ SPOKEN = {
     "wait 3-5 days": "wait three to five days",
     "1/2 cup, 2/3 cup, 3/4 cup, 1 1/2 cups": "One half cup, two thirds cup, three quarters cup, one and a half cups",
     "about 50% or 5 %": "about fifty percent or five percent",
-    "In 1999 and 2024, in 1905, in 2005.": "In nineteen ninety nine and twenty twenty four, in nineteen oh five, in two thousand five.",
+    "In 1999 and 2024, in 1905, in 2005.": "In nineteen ninety nine and twenty twenty four, "
+    "in nineteen oh five, in two thousand five.",
     "the 1990s and the 80s": "the nineteen nineties and the eighties",
-    "At 3:30 pm, 3:05 and 10am. At 3:00.": "At three thirty p m, three oh five and ten a m. At three o'clock.",
-    "It is 5 p.m. Go home.": "It is five p m. Go home.",
+    "At 3:30 pm, 3:05 and 10am. At 3:00.": "At three thirty P M, three oh five and ten A M. At three o'clock.",
+    "It is 5 p.m. Go home.": "It is five P M. Go home.",
     "on 12/25/2024": "on December twenty fifth, twenty twenty four",
     "on 2024-12-25": "on December twenty fifth, twenty twenty four",
     "on Dec 25, 2024 and Jan. 3": "on December twenty fifth, twenty twenty four and January third",
@@ -27,8 +28,8 @@ SPOKEN = {
     "5 million people": "Five million people",
     # currency, units
     "It costs $5, $1, $3.50 or $0.99.": "It costs five dollars, one dollar, three dollars and fifty cents or ninety nine cents.",
-    "€20, £1, 5€, $1.5 million, $5-10, $5-$10": "Twenty euros, one pound, five euros, one point five million dollars, five to ten dollars, "
-    "five dollars to ten dollars",
+    "€20, £1, 5€, $1.5 million, $5-10, $5-$10": "Twenty euros, one pound, five euros, "
+    "one point five million dollars, five to ten dollars, five dollars to ten dollars",
     "5 km, 10kg, 20°C, 5 GB, 1 m": "Five kilometers, ten kilograms, twenty degrees Celsius, five gigabytes, one meter",
     "He is 6 ft. tall.": "He is six feet tall.",
     # abbreviations, acronyms
@@ -57,7 +58,8 @@ SPOKEN = {
     "> quoted\n\n---\n\n- [ ] task": "quoted. task",
     "snake_case and ~~gone~~": "snake case and gone",
     # signs
-    "2 + 2 = 4, 3 * 4, 5 - 3, 2^3, 1 < 2": "Two plus two equals four, three times four, five minus three, two to the power of three, one less than two",
+    "2 + 2 = 4, 3 * 4, 5 - 3, 2^3, 1 < 2": "Two plus two equals four, three times four, five minus three, "
+    "two to the power of three, one less than two",
     "R&D, #1, ~5, and/or": "R and D, number one, about five, and slash or",
     "it's a -> b": "it's a to b",
     # punctuation

@@ -19,9 +19,10 @@ class SpokenToken:
     """One text token to speak.
 
     `owner` is the last language model token that is completely voiced once this token has been voiced (-1: none yet).
-    It never falls, so after speaking it `owner + 1` language model tokens are voiced. A passed token owns itself; of the
-    tokens that replace a span ("$25" -> "twenty five dollars") only the last owns the span's end, the earlier ones carry
-    the owner from before the span. Dropped tokens (markdown, emoji) count with the next spoken one, those at the end with `finish`.
+    It never falls: after speaking it `owner + 1` language model tokens are voiced. A passed token owns itself; of the
+    tokens that replace a span ("$25" -> "twenty five dollars") the last owns the span's end, the earlier ones carry the
+    owner from before the span. Dropped tokens (markdown, emoji) count with the next spoken one; nothing owns those
+    at the very end, which are over when the text is.
     """
 
     id: int

@@ -31,31 +31,39 @@ MONTH_NAMES = frozenset(name.lower() for name in MONTHS)
 # Titles and the like: the dot belongs to the word and ends no sentence.
 TITLES = {
     "Dr.": "Doctor", "Mr.": "Mister", "Mrs.": "Missus", "Ms.": "Miz", "Prof.": "Professor", "Gov.": "Governor",
-    "Gen.": "General", "Sen.": "Senator", "Rep.": "Representative", "Rev.": "Reverend", "Capt.": "Captain", "Lt.": "Lieutenant",
+    "Gen.": "General", "Sen.": "Senator", "Rep.": "Representative", "Rev.": "Reverend", "Capt.": "Captain",
+    "Lt.": "Lieutenant",
     "Col.": "Colonel", "Sgt.": "Sergeant", "Mt.": "Mount", "Ft.": "Fort", "e.g.": "for example", "i.e.": "that is",
     "E.g.": "For example", "I.e.": "That is", "vs.": "versus", "approx.": "approximately", "Approx.": "Approximately",
-    "cf.": "compare", "dept.": "department", "Dept.": "Department", "Ph.D.": "P H D", "PhD": "P H D", "vs": "versus", "Dr": "Doctor",
+    "cf.": "compare", "dept.": "department", "Dept.": "Department", "Ph.D.": "P H D", "PhD": "P H D",
+    "vs": "versus", "Dr": "Doctor",
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "OK": "okay", "w/o": "without", "w/": "with",
 }  # fmt: skip
 # Their dot may end the sentence as well: it does at the end, at a line break and before a capital.
 CLOSERS = {
-    "etc.": "et cetera", "etc": "et cetera", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company",
-    "Jr.": "Junior", "Sr.": "Senior", "a.m.": "a m", "p.m.": "p m", "A.M.": "a m", "P.M.": "p m", "et al.": "and others",
+    "etc.": "et cetera", "etc": "et cetera", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation",
+    "Co.": "Company",
+    "Jr.": "Junior", "Sr.": "Senior", "a.m.": "A M", "p.m.": "P M", "A.M.": "A M", "P.M.": "P M",
+    "et al.": "and others",
     "Ave.": "Avenue", "Blvd.": "Boulevard", "Rd.": "Road", "Hwy.": "Highway", "B.C.": "B C", "A.D.": "A D",
 }  # fmt: skip
 # Only before a number; otherwise the word is itself.
-BEFORE_NUMBER = {"No.": "number", "no.": "number", "Nos.": "numbers", "Fig.": "figure", "fig.": "figure", "Vol.": "volume",
-                 "vol.": "volume", "Ch.": "chapter", "ch.": "chapter", "p.": "page", "pp.": "pages", "Sec.": "section"}  # fmt: skip
+BEFORE_NUMBER = {"No.": "number", "no.": "number", "Nos.": "numbers", "Fig.": "figure", "fig.": "figure",
+"Vol.": "volume",
+                 "vol.": "volume", "Ch.": "chapter", "ch.": "chapter", "p.": "page", "pp.": "pages",
+                 "Sec.": "section"}  # fmt: skip
 BEFORE_NUMBER |= {f"{short}.": name for short, name in MONTH_SHORT.items()} | MONTH_SHORT
 
-DAY_HALF = {"am": "a m", "pm": "p m", "AM": "a m", "PM": "p m", "a.m.": "a m", "p.m.": "p m", "A.M.": "a m", "P.M.": "p m",
-            "a.m": "a m", "p.m": "p m"}  # fmt: skip
+DAY_HALF = {"am": "A M", "pm": "P M", "AM": "A M", "PM": "P M", "a.m.": "A M", "p.m.": "P M", "A.M.": "A M",
+"P.M.": "P M",
+            "a.m": "A M", "p.m": "P M"}  # fmt: skip
 
 CURRENCIES = {"$": ("dollar", "dollars", "cent"), "€": ("euro", "euros", "cent"), "£": ("pound", "pounds", "penny"),
               "¥": ("yen", "yen", "sen"), "₹": ("rupee", "rupees", "paisa"), "₽": ("rouble", "roubles", "kopek"),
               "₩": ("won", "won", "jeon"), "₿": ("bitcoin", "bitcoins", "cent")}  # fmt: skip
 CENTS_PLURAL = {"cent": "cents", "penny": "pence", "sen": "sen", "paisa": "paise", "kopek": "kopeks", "jeon": "jeon"}
-SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "b": "billion", "B": "billion",
+SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "b": "billion",
+"B": "billion",
           "bn": "billion", "T": "trillion", "tn": "trillion", "thousand": "thousand", "million": "million",
           "billion": "billion", "trillion": "trillion"}  # fmt: skip
 
@@ -67,11 +75,14 @@ UNITS = {
     "L": "liter|liters", "ml": "milliliter|milliliters", "mL": "milliliter|milliliters", "B": "byte|bytes",
     "KB": "kilobyte|kilobytes", "kB": "kilobyte|kilobytes", "MB": "megabyte|megabytes", "GB": "gigabyte|gigabytes",
     "TB": "terabyte|terabytes", "KiB": "kibibyte|kibibytes", "MiB": "mebibyte|mebibytes", "GiB": "gibibyte|gibibytes",
-    "Mbps": "megabit per second|megabits per second", "Gbps": "gigabit per second|gigabits per second", "Hz": "hertz|hertz",
+    "Mbps": "megabit per second|megabits per second", "Gbps": "gigabit per second|gigabits per second",
+    "Hz": "hertz|hertz",
     "kHz": "kilohertz|kilohertz", "MHz": "megahertz|megahertz", "GHz": "gigahertz|gigahertz", "W": "watt|watts",
     "kW": "kilowatt|kilowatts", "MW": "megawatt|megawatts", "kWh": "kilowatt hour|kilowatt hours", "V": "volt|volts",
-    "mV": "millivolt|millivolts", "mA": "milliamp|milliamps", "dB": "decibel|decibels", "ms": "millisecond|milliseconds",
-    "min": "minute|minutes", "mins": "minute|minutes", "sec": "second|seconds", "secs": "second|seconds", "hr": "hour|hours",
+    "mV": "millivolt|millivolts", "mA": "milliamp|milliamps", "dB": "decibel|decibels",
+    "ms": "millisecond|milliseconds",
+    "min": "minute|minutes", "mins": "minute|minutes", "sec": "second|seconds", "secs": "second|seconds",
+    "hr": "hour|hours",
     "hrs": "hour|hours", "mph": "mile per hour|miles per hour", "kph": "kilometer per hour|kilometers per hour",
     "km/h": "kilometer per hour|kilometers per hour", "m/s": "meter per second|meters per second",
     "px": "pixel|pixels", "fps": "frame per second|frames per second", "kcal": "kilocalorie|kilocalories",
@@ -82,24 +93,34 @@ UNITS = {
     "%": "percent|percent", "‰": "per mille|per mille",
 }  # fmt: skip
 # Written onto the number only: with a space before they are words of their own.
-ATTACHED = {"s": "second|seconds", "h": "hour|hours", "l": "liter|liters", "in": "inch|inches", "x": "times|times", "A": "amp|amps",
-            "k": "thousand|thousand", "K": "thousand|thousand", "M": "million|million", "bn": "billion|billion"}  # fmt: skip
+ATTACHED = {"s": "second|seconds", "h": "hour|hours", "l": "liter|liters", "in": "inch|inches", "x": "times|times",
+"A": "amp|amps",
+            "k": "thousand|thousand", "K": "thousand|thousand", "M": "million|million",
+            "bn": "billion|billion"}  # fmt: skip
 
 # Runs of signs. Spoken with a space on both sides.
 SYMBOLS = {
-    "&": "and", "&amp;": "and", "&nbsp;": "", "&quot;": "", "&lt;": "less than", "&gt;": "greater than", "&#39;": "", "@": "at",
+    "&": "and", "&amp;": "and", "&nbsp;": "", "&quot;": "", "&lt;": "less than", "&gt;": "greater than",
+    "&#39;": "", "@": "at",
     "+": "plus", "=": "equals", "==": "equals", "===": "equals", "!=": "does not equal", "<=": "less than or equal to",
-    ">=": "greater than or equal to", "->": "to", "-->": "to", "=>": "to", "<-": "from", "→": "to", "⇒": "to", "←": "from",
-    "↔": "to", "%": "percent", "/": "slash", "×": "times", "÷": "divided by", "±": "plus or minus", "≈": "about", "≠": "does not equal",
-    "≤": "less than or equal to", "≥": "greater than or equal to", "√": "square root of", "∞": "infinity", "°": "degrees",
-    "²": "squared", "³": "cubed", "½": "one half", "¼": "one quarter", "¾": "three quarters", "⅓": "one third", "⅔": "two thirds",
-    "§": "section", "№": "number", "°C": "degrees Celsius", "°F": "degrees Fahrenheit", "∑": "sum of", "∫": "integral of",
+    ">=": "greater than or equal to", "->": "to", "-->": "to", "=>": "to", "<-": "from", "→": "to", "⇒": "to",
+    "←": "from",
+    "↔": "to", "%": "percent", "/": "slash", "×": "times", "÷": "divided by", "±": "plus or minus", "≈": "about",
+    "≠": "does not equal",
+    "≤": "less than or equal to", "≥": "greater than or equal to", "√": "square root of", "∞": "infinity",
+    "°": "degrees",
+    "²": "squared", "³": "cubed", "½": "one half", "¼": "one quarter", "¾": "three quarters", "⅓": "one third",
+    "⅔": "two thirds",
+    "§": "section", "№": "number", "°C": "degrees Celsius", "°F": "degrees Fahrenheit", "∑": "sum of",
+    "∫": "integral of",
     "∆": "delta", "¢": "cents", "€": "euros", "£": "pounds", "¥": "yen",
 }  # fmt: skip
 
 EMOTICONS = (
-    ":)", ":-)", ":(", ":-(", ":D", ":-D", ";)", ";-)", ":P", ":-P", ":p", ":-p", ":/", ":-/", ":o", ":O", ":-O", ":3", ":|", ":*",
-    ":'(", ":')", "<3", "</3", "xD", "XD", "=)", "=D", "=(", "^_^", "^^", "-_-", ">_<", "o_O", "O_o", "T_T", ";_;", "¯\\_(ツ)_/¯",
+    ":)", ":-)", ":(", ":-(", ":D", ":-D", ";)", ";-)", ":P", ":-P", ":p", ":-p", ":/", ":-/", ":o", ":O", ":-O",
+    ":3", ":|", ":*",
+    ":'(", ":')", "<3", "</3", "xD", "XD", "=)", "=D", "=(", "^_^", "^^", "-_-", ">_<", "o_O", "O_o", "T_T", ";_;",
+    "¯\\_(ツ)_/¯",
     "\\o/", "(:",
 )  # fmt: skip
 

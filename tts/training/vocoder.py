@@ -34,7 +34,7 @@ SMALL = VocoderConfig(
     lookahead_frames=2,
     mel_mean=-4.4,
     mel_scale=2.2,
-    f0_scale_hz=200.0,
+    f0_scale_hz=50.0,
     phase_scale=3.14159265,
 )
 
@@ -44,6 +44,7 @@ class VocoderTraining:
     """How batches are made and losses weighed."""
 
     batch: int = 12
+    f0_batch: int = 24  # crops for the F0 predictor, which learns slower and costs little; the first `batch` are spoken
     crop_frames: int = 30
     fft_sizes: tuple[int, ...] = (256, 512, 1024, 2048)  # hop is a quarter
     mel_weight: float = 0.5
@@ -87,21 +88,20 @@ class VocoderTask:
         """Loss of the batch of `step`; true F0 drives the source at first, the predicted one more and more."""
         training = self.training
         crops_BN = self._crops(step)
-        margin = MARGIN * FRAME
         mel_BMT = mel_24k(crops_BN)[..., MARGIN:-MARGIN]
         f0_BT = f0_24k(crops_BN)[:, MARGIN:-MARGIN]
-        target_BN = crops_BN[:, margin:-margin]
         mel_BMT = roughen(mel_BMT, training.rough_share, training.rough_noise)
-
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted_BT = self.module.predict_f0(mel_BMT)
+        predicted_BT = self.module.predict_f0(mel_BMT)
         f0_loss = ((predicted_BT + 50.0).log() - (f0_BT + 50.0).log()).abs().mean()
+
+        spoken = slice(0, training.batch)
+        target_BN = crops_BN[spoken, MARGIN * FRAME : -MARGIN * FRAME]
         ramp = (progress - training.predicted_f0_from) / (1 - training.predicted_f0_from)
-        own_B1 = torch.rand(len(f0_BT), 1) < training.predicted_f0_share * max(0.0, ramp)
-        source_f0_BT = torch.where(own_B1, predicted_BT.detach(), f0_BT)
+        own_B1 = torch.rand(training.batch, 1) < training.predicted_f0_share * max(0.0, ramp)
+        source_f0_BT = torch.where(own_B1, predicted_BT.detach()[spoken], f0_BT[spoken])
         noise_BNH = torch.randn(*target_BN.shape, self.config.num_harmonics + 1)
         with torch.autocast("cpu", torch.bfloat16):
-            samples_BN = self.module(mel_BMT, f0_BT=source_f0_BT, noise_BNH=noise_BNH)
+            samples_BN = self.module(mel_BMT[spoken], f0_BT=source_f0_BT, noise_BNH=noise_BNH)
 
         stft_loss = spectral_loss(samples_BN, target_BN, training.fft_sizes)
         mel_loss = (mel_24k(samples_BN, 12_000.0) - mel_24k(target_BN, 12_000.0)).abs().mean()
@@ -138,7 +138,7 @@ class VocoderTask:
         """Random crops (B, N) with their margins, at about the recordings' own level; they depend on the step alone."""
         rng = np.random.default_rng((self.training.seed, step))
         length = (self.training.crop_frames + 2 * MARGIN) * FRAME
-        crops = np.zeros((self.training.batch, length), dtype=np.float32)
+        crops = np.zeros((self.training.f0_batch, length), dtype=np.float32)
         for row, group in zip(crops, rng.choice(len(self.recordings), len(crops), p=self._shares), strict=True):
             samples = self.recordings[group].samples
             recording = samples[int(rng.integers(len(samples)))]

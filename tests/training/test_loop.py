@@ -1,0 +1,76 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from app.small.loop import LoopConfig, rate, train
+
+
+class Line:
+    """Learns y = 2 x + 1 from batches that depend on the step alone."""
+
+    name = "line"
+
+    def __init__(self, stop_at=None):
+        torch.manual_seed(0)
+        self.module = nn.Linear(1, 1)
+        self._stop_at = stop_at
+        self.exported = None
+
+    def loss(self, step, progress):
+        if step == self._stop_at:
+            raise KeyboardInterrupt
+        x = torch.rand(16, 1)  # the loop seeds every step
+        return ((self.module(x) - 2 * x - 1) ** 2).mean(), {"progress": progress}
+
+    def evaluate(self):
+        return {"weight": float(self.module.weight)}
+
+    def export(self, directory):
+        self.exported = {n: p.clone() for n, p in self.module.state_dict().items()}
+
+
+def config(**changes):
+    return LoopConfig(
+        **{"steps": 60, "learning_rate": 0.1, "warmup_steps": 5, "checkpoint_every": 10, "weight_decay": 0.0, **changes}
+    )
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, average):
+    whole = Line()
+    train(whole, config(average_decay=average), tmp_path / "a", tmp_path, progress_bar=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(stop_at=37), config(average_decay=average), tmp_path / "b", tmp_path, progress_bar=False)
+    resumed = Line()
+    train(resumed, config(average_decay=average), tmp_path / "b", tmp_path, progress_bar=False)
+    for name, value in whole.exported.items():
+        torch.testing.assert_close(resumed.exported[name], value)
+
+
+def test_it_learns_and_keeps_a_log(tmp_path):
+    task = Line()
+    figures = train(task, config(steps=300, evaluate_every=100), tmp_path, tmp_path, progress_bar=False)
+    assert figures["weight"] == pytest.approx(2, abs=0.1)
+    assert figures["steps"] == 300
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] > lines[-2]["loss"]
+    assert sum("eval_weight" in line for line in lines) == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    class Broken(Line):
+        def loss(self, step, progress):
+            return self.module.weight.sum() * float("nan"), {}
+
+    with pytest.raises(FloatingPointError, match="line"):
+        train(Broken(), config(), tmp_path, tmp_path, progress_bar=False)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    loop = config(steps=100, warmup_steps=10, final_rate=0.01)
+    rates = [rate(loop, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.01, rel=0.01)
+    assert max(rates) == pytest.approx(0.1, rel=0.05)
+    assert rates[-1] < 0.002
