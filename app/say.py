@@ -20,7 +20,7 @@ READ_BYTES = 4096
 def run(options: argparse.Namespace) -> int:
     """Speak and report how long it took."""
     if options.text != "-" and not options.text.strip():
-        raise ConfigError('say: the text is empty; write for example: say "Good morning."')
+        raise ConfigError('the text is empty; write for example: say "Good morning."')
     config = configuration(options)
     with WavWriter(options.out, SAMPLE_RATE) as out:
         prepare_process(config)
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             if len(chunk.samples) and not first_s:
                 first_s = process_age_s()
         if not num_samples:
-            raise ConfigError("say: there is nothing to speak in this text (only emoji, symbols or unknown script).")
+            raise ConfigError("there is nothing to speak in this text (only emoji, symbols or unknown script).")
     duration_s = num_samples / SAMPLE_RATE
     sys.stdout.write(f"{options.out}: {duration_s:.1f} s of speech; first audio {first_s:.1f} s after the start\n")
     return 0

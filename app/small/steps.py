@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TOKEN_SETS = ("voices", "words", "prose", "heldout", "heldout_seen", "heldout_voices")
 VECTOR_SETS = ("voices", "heldout_seen", "heldout_voices")
-DEFAULT_SHARE = 0.5  # of the flow decoder's and the vocoder's training is the assistant's own voice
+DEFAULT_SHARE = 0.5  # of what the flow decoder and the vocoder are trained on is the assistant's own voice
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
 MIN_VOCODER_S = 1.0
 VECTORS_PER_VOICE = 10

@@ -41,7 +41,7 @@ class FlowConfig:
     chunk_tokens: int = 25  # attention grid, counted from the start of the prompt
     lookahead_tokens: int = 3
     max_left_chunks: int | None = None  # chunks that attention looks back; None = all
-    prediction: Literal["velocity", "data"] = "velocity"  # what the estimator's output is
+    prediction: Literal["velocity", "data", "residual"] = "velocity"  # the estimator's output; residual: data - mu
     num_flow_steps: int = 10
     guidance: float = 0.7  # classifier-free guidance strength; 0 = off
     mel_mean: float = 0.0  # the flow works on (log mel - mean) / scale
@@ -57,8 +57,8 @@ class FlowConfig:
             config = cls(**{k: parts[k](**v) if k in parts else v for k, v in values.items()})
         except TypeError as error:
             raise CheckpointError(f"config.json does not describe a flow decoder: {error}.") from None
-        if config.prediction not in ("velocity", "data"):
-            raise CheckpointError(f'config.json: prediction must be "velocity" or "data", not {config.prediction!r}.')
+        if config.prediction not in ("velocity", "data", "residual"):
+            raise CheckpointError(f'config.json: prediction must be velocity, data or residual, not {config.prediction!r}.')
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def small_config(vocabulary_size: int) -> FlowConfig:
         vocabulary_size=vocabulary_size,
         chunk_tokens=10,
         max_left_chunks=8,
-        prediction="data",
+        prediction="residual",
         num_flow_steps=2,
         guidance=0.0,
         mel_mean=-4.4,
