@@ -15,7 +15,7 @@ BOUNDED = FlowConfig(
     vocabulary_size=50,
     chunk_tokens=4,
     max_left_chunks=2,
-    prediction="data",
+    prediction="residual",
     num_flow_steps=2,
     guidance=0.0,
     mel_mean=-4.4,
@@ -157,3 +157,16 @@ def test_cache_returns_what_went_in() -> None:
         assert torch.equal(keys, expected)
         assert torch.equal(values, -expected)
     assert done == 200
+
+
+@pytest.mark.parametrize("num_flow_steps", [1, 3])
+def test_a_residual_of_nothing_gives_the_encoders_mel(num_flow_steps):
+    flow = FlowDecoder(BOUNDED).eval()
+    assert BOUNDED.prediction == "residual"
+    torch.nn.init.zeros_(flow.decoder.estimator.final_proj.weight)
+    torch.nn.init.zeros_(flow.decoder.estimator.final_proj.bias)
+    tokens = torch.arange(20)[None] % BOUNDED.vocabulary_size
+    with torch.inference_mode():
+        mel = flow.generate(tokens, torch.randn(1, BOUNDED.speaker_width), num_flow_steps=num_flow_steps)
+        mu = flow.encode(tokens, chunked=True)
+    torch.testing.assert_close(mel, flow.denormalise(mu).transpose(1, 2), atol=1e-4, rtol=1e-4)

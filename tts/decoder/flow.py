@@ -107,7 +107,9 @@ class FlowDecoder(nn.Module):
             x_BTM = x_BTM.repeat(2, 1, 1)
             conditions = tuple(torch.cat([part, torch.zeros_like(part)]) for part in conditions)  # type: ignore[assignment]
         out = self.decoder.estimator(x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, state=state)
-        if self.config.prediction == "data":
+        if self.config.prediction == "residual":
+            out = out + conditions[0]
+        if self.config.prediction != "velocity":
             out = (out - x_BTM) / (1 - time)
         if guidance > 0:
             conditioned, free = out.chunk(2)
