@@ -111,7 +111,7 @@ class Paraformer:
             return ""
         tokens = _Tokens(self._offline.kwargs["tokenizer"])
         with torch.inference_mode():
-            self._offline.generate(input=np.ascontiguousarray(samples, np.float32), tokenizer=tokens)
+            self._offline.generate(input=np.ascontiguousarray(samples, np.float32), tokenizer=tokens, key="audio")
         return join(tokens.taken)
 
     def stream(self) -> "ParaformerStream | None":
@@ -166,6 +166,7 @@ class ParaformerStream:
                 encoder_chunk_look_back=self._layout.encoder_chunk_look_back,
                 decoder_chunk_look_back=self._layout.decoder_chunk_look_back,
                 tokenizer=self._tokens,
+                key="audio",  # FunASR would draw one at random
             )
 
 
