@@ -48,7 +48,8 @@ class _Tokens:
     """FunASR's tokenizer, keeping the pieces: FunASR's own text loses word borders between chunks and merges "i a"."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        # FunASR keeps what the last call was given: never wrap the wrapper of the call before.
+        self._tokenizer = tokenizer._tokenizer if isinstance(tokenizer, _Tokens) else tokenizer
         self.taken: list[str] = []
 
     def ids2tokens(self, ids: Iterable[int]) -> list[str]:
@@ -110,7 +111,7 @@ class Paraformer:
         if len(samples) < _MIN_SAMPLES:
             return ""
         tokens = _Tokens(self._offline.kwargs["tokenizer"])
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):  # FunASR draws a number in inference too
             self._offline.generate(input=np.ascontiguousarray(samples, np.float32), tokenizer=tokens, key="audio")
         return join(tokens.taken)
 

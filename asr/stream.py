@@ -177,12 +177,13 @@ class TurnStream:
             if silence >= self._samples(_PAUSE_MS):
                 turn.in_pause = True
                 turn.pause_text = self._read()
-                events.append(SpeechEnded(at=self._speech_end()))
+                turn.pause_begin = self._speech_end()
+                events.append(SpeechEnded(at=turn.pause_begin))
                 events += self._partial(turn.pause_text)
             elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
                 events += self._partial(turn.streamed_text(self._read))
         required = self._options.endpoint.required_silence_ms(turn.pause_text)
-        if turn.in_pause and silence >= self._samples(required):
+        if turn.in_pause and self._clock - turn.pause_begin >= self._samples(required):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
             events += self._end(turn.pause_text if turn.in_pause else self._read())
@@ -255,6 +256,7 @@ class _Turn:
         self.text = ""  # of the last partial transcript
         self.in_pause = False
         self.pause_text = ""
+        self.pause_begin = begin  # acoustic end of the speech before the pause; the detector lets go later
         self.compute_ms = 0.0  # of the last final pass
         self._partial = partial
         self._streamed = False
