@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tts.base import SAMPLES_PER_TOKEN, CheckpointError, PcmChunk, SpeechStep, SynthesisError
+from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, CheckpointError, PcmChunk, SpeechStep, SynthesisError
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
-from tts.decoder.vocoder import Vocoder
+from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
 
+PRIMING_FRAMES = 25
+MUTED_S, FADE_IN_S = 0.05, 0.02
+SILENT_MEL = float(np.log(1e-5))  # log mel of digital silence
 WARM_UP_TEXT = "Hello, this is a warm-up."
 
 
@@ -70,6 +73,7 @@ class SyncSpeech:
         self._load_voice_encoder = load_voice_encoder
         self._options = options
         self._default = self._prepare(default_voice)
+        self._vocoder_start = primed(vocoder, options.seed)
 
     @property
     def vocabulary_id(self) -> str:
@@ -113,7 +117,7 @@ class SyncSpeech:
             flow=self._flow,
             vocoder=self._vocoder,
             flow_state=(voice or self._default).state.clone(),
-            seed=options.seed,
+            vocoder_state=self._vocoder_start.clone(),
         )
 
     @torch.inference_mode()
@@ -138,6 +142,30 @@ class SyncSpeech:
             pass
 
 
+@torch.inference_mode()
+def primed(vocoder: Vocoder, seed: int) -> VocoderState:
+    """A vocoder state after some silence: causal layers that begin with nothing behind them click."""
+    state = vocoder.initial_state(seed=seed)
+    if vocoder.config.causal:
+        vocoder.stream(torch.full((1, vocoder.config.mel_bins, PRIMING_FRAMES), SILENT_MEL), state)
+    return state
+
+
+def faded_in(samples: np.ndarray, start: int) -> np.ndarray:
+    """Samples (N,) from position `start` of an utterance, its very beginning muted: networks tick when they begin.
+
+    Speech begins 80 ms after the start of what the models were trained on, so nothing of it is lost.
+    """
+    position = start + np.arange(len(samples))
+    gain = np.clip((position / SAMPLE_RATE - MUTED_S) / FADE_IN_S, 0.0, 1.0)
+    return (samples * gain).astype(np.float32)
+
+
+def lead_samples(vocoder: Vocoder) -> int:
+    """Samples of the priming silence that come out with the first frames of the utterance."""
+    return vocoder.config.lookahead_frames * vocoder.config.frame if vocoder.config.causal else 0
+
+
 class SyncSpeechStream:
     """One utterance. `step` does the most urgent piece of work: a decoder chunk when one is due, else a text token."""
 
@@ -149,11 +177,12 @@ class SyncSpeechStream:
         flow: FlowDecoder,
         vocoder: Vocoder,
         flow_state: FlowState,
-        seed: int,
+        vocoder_state: VocoderState,
     ) -> None:
         self._text, self._tmt, self._flow, self._vocoder = text, tmt, flow, vocoder
         self._flow_state = flow_state
-        self._vocoder_state = vocoder.initial_state(seed=seed)
+        self._vocoder_state = vocoder_state
+        self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
         self._ends = VoicedTokens()
         self._waiting: list[int] = []  # speech tokens not yet given to the decoder
         self._undecoded = 0  # speech tokens whose samples were not returned
@@ -213,6 +242,8 @@ class SyncSpeechStream:
             self._waiting.clear()
             mel = self._flow.step(tokens, self._flow_state, last=last)
             samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].numpy()
+            dropped = min(self._lead, len(samples))
+            samples, self._lead = faded_in(samples[dropped:], self._made_samples), self._lead - dropped
             self._undecoded = 0 if last else num_tokens - mel.shape[2] // 2
         self._made_samples += len(samples)
         self.done = last

@@ -58,7 +58,9 @@ class FlowConfig:
         except TypeError as error:
             raise CheckpointError(f"config.json does not describe a flow decoder: {error}.") from None
         if config.prediction not in ("velocity", "data", "residual"):
-            raise CheckpointError(f'config.json: prediction must be velocity, data or residual, not {config.prediction!r}.')
+            raise CheckpointError(
+                f"config.json: prediction must be velocity, data or residual, not {config.prediction!r}."
+            )
         return config
 
     def to_dict(self) -> dict[str, Any]:
