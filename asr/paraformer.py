@@ -49,7 +49,7 @@ class _Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         # FunASR keeps what the last call was given: never wrap the wrapper of the call before.
-        self._tokenizer = tokenizer._tokenizer if isinstance(tokenizer, _Tokens) else tokenizer
+        self._tokenizer: Any = tokenizer._tokenizer if isinstance(tokenizer, _Tokens) else tokenizer
         self.taken: list[str] = []
 
     def ids2tokens(self, ids: Iterable[int]) -> list[str]:

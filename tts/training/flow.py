@@ -137,8 +137,8 @@ class FlowTask:
         self.module: nn.Module = FlowDecoder(config)
         self._flow: FlowDecoder = self.module  # type: ignore[assignment]
         if config.prediction == "residual":  # begins as the encoder's mel, to be corrected
-            nn.init.zeros_(self._flow.decoder.estimator.final_proj.weight)
-            nn.init.zeros_(self._flow.decoder.estimator.final_proj.bias)
+            for parameter in self._flow.decoder.estimator.final_proj.parameters():
+                nn.init.zeros_(parameter)
         self._voices, self._shares = _by_voice(data)
         self._validation = list(validation)
 
