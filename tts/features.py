@@ -60,16 +60,19 @@ def resample(samples_N: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept tensors must also serve training
 def _hann(size: int, device: torch.device) -> torch.Tensor:
     return torch.hann_window(size, device=device)
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept tensors must also serve training
 def _povey(size: int, device: torch.device) -> torch.Tensor:
     return torch.hann_window(size, periodic=False, device=device) ** 0.85
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept tensors must also serve training
 def _slaney_bank(sample_rate: int, fft_size: int, num_mels: int, fmax: float, device: torch.device) -> torch.Tensor:
     """Triangles of equal area on the Slaney mel scale: (num_mels, fft_size // 2 + 1)."""
     edges = _slaney_hz(np.linspace(0.0, _slaney_mel(fmax), num_mels + 2))
@@ -82,6 +85,7 @@ def _slaney_bank(sample_rate: int, fft_size: int, num_mels: int, fmax: float, de
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept tensors must also serve training
 def _kaldi_bank(sample_rate: int, fft_size: int, num_mels: int, fmin: float, device: torch.device) -> torch.Tensor:
     """Triangles of height 1 on the mel scale 1127 ln(1 + f / 700): (num_mels, fft_size // 2 + 1), Nyquist bin 0.
 

@@ -70,6 +70,7 @@ def _best_path(normal_BTL: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept tensors must also serve training
 def _low_pass(device: torch.device) -> torch.Tensor:
     """Windowed sinc at 24 kHz, cut at 1.2 kHz."""
     time = torch.arange(-36, 37, device=device) / 24_000
