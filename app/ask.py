@@ -11,12 +11,11 @@ from typing import TextIO
 from app.about import about
 from app.assemble import Assistant, prepare_process
 from app.cli import configuration
-from app.clock import SkippingClock
+from app.clock import never_skip, run_skipping
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, SessionEvent, TurnDone, UserText
 from app.trace import TurnTrace, waterfall_line, write_json
 from asr.base import SAMPLE_RATE
-from audio_io.base import Clock
-from audio_io.clock import RealClock
+from audio_io.clock import LoopClock
 from audio_io.file import Recording, read_audio, write_wav
 from audio_io.file_device import FileDevice
 from configs.schema import AppConfig
@@ -34,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
     prepare_process(config)
     screen = Screen(sys.stdout)
     began = time.perf_counter()
-    result = asyncio.run(ask(config, recordings, fast=options.fast, screen=screen))
-    turns, device = result
+    play = run_skipping if options.fast else asyncio.run
+    turns, device = play(ask(config, recordings, screen=screen))
     for path, recording in zip(questions, recordings, strict=True):
         for note in recording.notes:
             sys.stderr.write(f"{path}: {note}\n")
@@ -57,21 +56,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def ask(
-    config: AppConfig, recordings: list[Recording], *, fast: bool, screen: "Screen"
+    config: AppConfig, recordings: list[Recording], *, screen: "Screen"
 ) -> tuple[list[TurnTrace], FileDevice]:
     """Hold one conversation whose user side are the recordings; the next begins when the reply to the last is over."""
     assistant = await Assistant.load(config, screen.status)
     screen.status("")
     try:
-        return await converse(assistant, recordings, fast=fast, screen=screen)
+        return await converse(assistant, recordings, screen=screen)
     finally:
         assistant.close()
 
 
 async def converse(
-    assistant: Assistant, recordings: list[Recording], *, fast: bool, screen: "Screen"
+    assistant: Assistant, recordings: list[Recording], *, screen: "Screen"
 ) -> tuple[list[TurnTrace], FileDevice]:
-    """One conversation with loaded parts. `fast` skips the waiting but never the computing."""
+    """One conversation with loaded parts, at the pace of the running loop."""
     turns: list[TurnTrace] = []
     state = {"open": 0}  # turns that are heard but not answered to the end
 
@@ -83,11 +82,11 @@ async def converse(
             state["open"] -= 1
             turns.append(event.trace)
 
-    clock: Clock = SkippingClock(lambda: session.computing) if fast else RealClock()
-    device = FileDevice(clock, [recording.samples for recording in recordings], patience_s=PATIENCE_S)
+    device = FileDevice(LoopClock(), [recording.samples for recording in recordings], patience_s=PATIENCE_S)
     device.waiting_for_reply = lambda: state["open"] > 0
     session = assistant.converse(device, notify)
-    await session.run()
+    with never_skip(lambda: session.computing):
+        await session.run()
     return turns, device
 
 

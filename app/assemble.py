@@ -3,10 +3,10 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.events import SessionEvent
 from app.session import Session, SessionOptions
@@ -14,8 +14,12 @@ from app.worker import Worker
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
 from configs.schema import BUNDLED, AppConfig
-from llm.base import ChatModel
+from llm.base import ChatModel, Message, TextToken
 from tts.base import SynthesisStream, Synthesizer
+from tts.feeding import SentenceFed
+
+if TYPE_CHECKING:
+    from llm.conversation import Conversation
 
 
 def prepare_process(config: AppConfig) -> None:
@@ -44,12 +48,43 @@ def build_synthesizer(config: AppConfig) -> Synthesizer:
     """Load the synthesiser. Raises SynthesisError."""
     import tts
 
-    return tts.build(config.tts, config.runtime)
+    return fed(tts.build(config.tts, config.runtime), config)
+
+
+def fed(synthesizer: Synthesizer, config: AppConfig) -> Synthesizer:
+    """A synthesiser that waits for what the configuration says."""
+    return SentenceFed(synthesizer) if config.tts.feeding == "sentence" else synthesizer
 
 
 def build_voice(synthesizer: Synthesizer, config: AppConfig) -> Any:
     """The voice that speaks. Raises VoiceError."""
     return None if config.tts.voice == BUNDLED else synthesizer.voice(Path(config.tts.voice))
+
+
+@dataclass(kw_only=True)
+class Choices:
+    """What a person may change while he talks; read at the beginning of each turn."""
+
+    voice: Any  # of the synthesiser; None: its own
+    speed: float
+    lookahead: int
+    temperature: float
+    patience: float = 1.0  # by what the silence that ends a turn is multiplied
+
+
+class _Chat:
+    """A chat model at the chosen temperature."""
+
+    def __init__(self, chat: ChatModel, choices: Choices) -> None:
+        self._chat, self._choices = chat, choices
+        self.vocabulary_id, self.count_tokens = chat.vocabulary_id, chat.count_tokens
+        self.warm_up, self.close = chat.warm_up, chat.close
+
+    def stream(self, messages: Sequence[Message], *, temperature: float | None = None) -> AsyncIterator[TextToken]:
+        """See `ChatModel.stream`."""
+        return self._chat.stream(
+            messages, temperature=self._choices.temperature if temperature is None else temperature
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,29 +124,50 @@ class Assistant:
             tts_worker=tts_worker,
         )
 
-    def new_speech(self) -> SynthesisStream:
+    def choices(self) -> Choices:
+        """What the configuration chose."""
+        config = self.config
+        return Choices(
+            voice=self.voice,
+            speed=config.tts.speed,
+            lookahead=config.tts.lookahead,
+            temperature=config.llm.temperature,
+        )
+
+    def new_speech(self, choices: Choices) -> SynthesisStream:
         """Begin an utterance in the chosen voice."""
         return self.synthesizer.stream(
-            voice=self.voice,
-            speed=self.config.tts.speed,
+            voice=choices.voice,
+            speed=choices.speed,
+            lookahead=choices.lookahead,
             share_ids=self.chat.vocabulary_id == self.synthesizer.vocabulary_id,
         )
 
-    def converse(self, device: AudioDevice, notify: Callable[[SessionEvent], None]) -> Session:
-        """A new conversation on a device."""
+    def new_conversation(self) -> "Conversation":
+        """A history in which nothing was said yet."""
         from llm.conversation import Conversation
 
-        config = self.config
+        return Conversation(
+            system_prompt=self.config.llm.system_prompt,
+            max_tokens=self.config.llm.max_context_tokens,
+            count_tokens=self.chat.count_tokens,
+        )
+
+    def converse(
+        self,
+        device: AudioDevice,
+        notify: Callable[[SessionEvent], None],
+        conversation: "Conversation | None" = None,
+        choices: Choices | None = None,
+    ) -> Session:
+        """Converse on a device; `conversation` carries on an earlier one, `choices` may be changed between turns."""
+        config, chosen = self.config, choices or self.choices()
         return Session(
             device=device,
-            recognition=self.recognizer.stream(),
-            chat=self.chat,
-            new_speech=self.new_speech,
-            conversation=Conversation(
-                system_prompt=config.llm.system_prompt,
-                max_tokens=config.llm.max_context_tokens,
-                count_tokens=self.chat.count_tokens,
-            ),
+            recognition=self.recognizer.stream(lambda: chosen.patience),
+            chat=_Chat(self.chat, chosen),
+            new_speech=lambda: self.new_speech(chosen),
+            conversation=conversation or self.new_conversation(),
             asr_worker=self.asr_worker,
             tts_worker=self.tts_worker,
             options=SessionOptions(

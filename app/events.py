@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 
 from app.trace import TurnTrace
+from app.turn_taking import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged:
+    """Whose turn it is now."""
+
+    turn: int
+    state: State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,15 @@ class ReplyText:
 
     turn: int
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyTimed:
+    """The language model tokens before `token_end` will have been spoken at sample `sample_end` of the reply (24 kHz)."""
+
+    turn: int
+    token_end: int
+    sample_end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,4 +79,6 @@ class Failed:
     reason: str
 
 
-SessionEvent = UserSpeaking | UserText | ReplyText | BotSpeaking | Interrupted | TurnDone | Failed
+SessionEvent = (
+    StateChanged | UserSpeaking | UserText | ReplyText | ReplyTimed | BotSpeaking | Interrupted | TurnDone | Failed
+)

@@ -16,7 +16,9 @@ from app.events import (
     Failed,
     Interrupted,
     ReplyText,
+    ReplyTimed,
     SessionEvent,
+    StateChanged,
     TurnDone,
     UserSpeaking,
     UserText,
@@ -31,6 +33,8 @@ from app.turn_taking import (
     ReplyEnded,
     ReplyStarted,
     ShowPartial,
+    State,
+    StopSpeaking,
     TurnTaking,
 )
 from app.worker import Worker
@@ -83,11 +87,26 @@ class Session:
         self._turn = 0
         self._running: RunningReply | None = None
         self._awaiting_llm = 0
+        self._happening = asyncio.Lock()  # one happening is dealt with before the next
 
     @property
     def computing(self) -> bool:
         """True while any model works; a simulated clock must not skip time then."""
         return self._asr_worker.busy or self._tts_worker.busy or self._awaiting_llm > 0
+
+    @property
+    def state(self) -> State:
+        """Whose turn it is."""
+        return self._turns.state
+
+    async def say(self, text: str) -> None:
+        """A turn of the user that was typed instead of spoken."""
+        at = round(self._device.clock.now() * CAPTURE_HZ)
+        await self._on(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0))
+
+    async def stop_speaking(self) -> None:
+        """Silence the running reply, as a barge-in does."""
+        await self._on(StopSpeaking())
 
     async def run(self) -> None:
         """Converse until the device has no more frames and the last reply was played."""
@@ -104,7 +123,15 @@ class Session:
                 await self._running.cancel()
 
     async def _on(self, happening: Happening) -> None:
-        for action in self._turns.on(happening):
+        async with self._happening:
+            await self._deal_with(happening)
+
+    async def _deal_with(self, happening: Happening) -> None:
+        before = self._turns.state
+        actions = self._turns.on(happening)
+        if self._turns.state is not before:
+            self._notify(StateChanged(turn=self._turn, state=self._turns.state))
+        for action in actions:
             match action:
                 case Listen():
                     self._turn += 1
@@ -218,6 +245,8 @@ class Session:
                 at=self._device.clock.now(),
             )
         )
+        spoken = sum(mark.num_speech_tokens for mark in reply.trace.marks.speech_steps) * SAMPLES_PER_TOKEN
+        self._notify(ReplyTimed(turn=reply.trace.turn, token_end=step.token_end, sample_end=spoken))
 
     async def _play(self, reply: "RunningReply", chunk: PcmChunk) -> None:
         marks, clock = reply.trace.marks, self._device.clock
@@ -231,6 +260,7 @@ class Session:
                 synth_ms=chunk.synth_ms,
                 at=now,
                 plays_at=plays_at,
+                vocoder_ms=chunk.vocoder_ms,
             )
         )
         marks.last_sample = plays_at + len(chunk.samples) / PLAYBACK_HZ

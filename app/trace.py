@@ -29,7 +29,7 @@ class TextTokenMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStepMark:
-    """The text-to-token model made all speech tokens of one text token."""
+    """The text-to-token model made the speech tokens of one text token, or of several at once."""
 
     text_token: int
     num_speech_tokens: int
@@ -48,6 +48,7 @@ class DecoderChunkMark:
     synth_ms: float
     at: float
     plays_at: float
+    vocoder_ms: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)

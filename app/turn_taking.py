@@ -33,6 +33,11 @@ class ReplyEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class StopSpeaking:
+    """The user wants silence (a key, a button)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """Tell the listeners that the user speaks."""
 
@@ -61,7 +66,7 @@ class Dismiss:
     """Nothing was recognised: no turn."""
 
 
-Happening = Event | ReplyStarted | ReplyEnded
+Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking
 Action = Listen | ShowPartial | Interrupt | Reply | Dismiss
 
 
@@ -96,6 +101,11 @@ class TurnTaking:
                 if self.state is State.THINKING:
                     self.state = State.BOT_SPEAKING
                 return []
+            case StopSpeaking():
+                if self.state not in (State.THINKING, State.BOT_SPEAKING):
+                    return []
+                self.state = State.LISTENING
+                return [Interrupt()]
             case ReplyEnded():
                 if self.state in (State.THINKING, State.BOT_SPEAKING):
                     self.state = State.LISTENING

@@ -25,8 +25,9 @@ class Worker:
         """Run a call on the thread. A cancelled call still runs to its end; its result is dropped."""
         self._running += 1
         future = self._executor.submit(call, *args, **kwargs)
-        future.add_done_callback(lambda _: self._finished())
-        return await asyncio.wrap_future(future)
+        result = asyncio.wrap_future(future)
+        future.add_done_callback(lambda _: self._finished())  # after the result is on its way to the loop
+        return await result
 
     def _finished(self) -> None:
         self._running -= 1

@@ -3,6 +3,7 @@
 All positions are indices on the capture sample clock (16 kHz, first sample ever pushed = 0).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,8 +72,8 @@ class RecognitionStream(Protocol):
 class Recognizer(Protocol):
     """A loaded recogniser; hands out streams."""
 
-    def stream(self) -> RecognitionStream:
-        """A new stream with its own sample clock."""
+    def stream(self, patience: Callable[[], float] = lambda: 1.0) -> RecognitionStream:
+        """A new stream with its own sample clock. `patience`: by what the silence before a turn's end is multiplied."""
         ...
 
     def transcribe(self, samples: np.ndarray) -> str:

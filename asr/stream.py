@@ -49,9 +49,9 @@ class StreamingRecognizer:
         self._vad = vad
         self._options = options
 
-    def stream(self) -> "TurnStream":
-        """A stream for one microphone or file."""
-        return TurnStream(self._paraformer, self._vad.detector(), self._options)
+    def stream(self, patience: Callable[[], float] = lambda: 1.0) -> "TurnStream":
+        """A stream for one microphone or file; see `asr.base.Recognizer.stream`."""
+        return TurnStream(self._paraformer, self._vad.detector(), self._options, patience)
 
     def transcribe(self, samples: np.ndarray) -> str:
         """Text of a recording, float32 mono at 16 kHz, shape (N,); a long one is cut at its pauses."""
@@ -75,9 +75,16 @@ class StreamingRecognizer:
 class TurnStream:
     """One microphone or file (`asr.base.RecognitionStream`)."""
 
-    def __init__(self, paraformer: Paraformer, detector: SpeechDetector, options: StreamOptions) -> None:
+    def __init__(
+        self,
+        paraformer: Paraformer,
+        detector: SpeechDetector,
+        options: StreamOptions,
+        patience: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._paraformer = paraformer
         self._detector = detector
+        self._patience = patience
         self._voice = Hysteresis(options.vad_threshold)
         self._options = options
         self._pending = np.zeros(0, np.float32)
@@ -182,7 +189,7 @@ class TurnStream:
                 events += self._partial(turn.pause_text)
             elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
                 events += self._partial(turn.streamed_text(self._read))
-        required = self._options.endpoint.required_silence_ms(turn.pause_text)
+        required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text)
         if turn.in_pause and self._clock - turn.pause_begin >= self._samples(required):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:

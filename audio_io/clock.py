@@ -1,18 +1,18 @@
-"""The clock of real devices and of files played at the pace of the audio."""
+"""The clock of recordings played as if into a microphone."""
 
 import asyncio
-import time
 
 
-class RealClock:
-    """Seconds since it was made."""
+class LoopClock:
+    """Seconds of the running event loop since this was made: as real, or as simulated, as the loop's time."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
 
     def now(self) -> float:
         """Seconds."""
-        return time.monotonic() - self._began
+        return self._loop.time() - self._began
 
     async def sleep_until(self, at: float) -> None:
         """Return when `now()` has reached `at`."""

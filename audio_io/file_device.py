@@ -30,6 +30,7 @@ class FileDevice:
         self._end = 0  # playback sample after the last queued one
         self._expecting = False  # the running reply is not complete
         self._underruns = 0
+        self._interjections: list[tuple[float, np.ndarray]] = []  # second, recording
 
     @property
     def clock(self) -> Clock:
@@ -47,21 +48,36 @@ class FileDevice:
         silent = np.zeros(FRAME_SAMPLES, np.float32)
         for recording in self._recordings:
             self._captured.append((start, recording))
-            for offset in range(0, len(recording), FRAME_SAMPLES):
-                samples = recording[offset : offset + FRAME_SAMPLES]
-                if len(samples) < FRAME_SAMPLES:
-                    samples = np.concatenate((samples, silent[len(samples) :]))
+            for samples in _split(recording):
                 yield await self._due(samples, start)
                 start += FRAME_SAMPLES
             ended, replied = start, False
             while True:
+                if self._interjections and self._interjections[0][0] * CAPTURE_HZ <= start:
+                    _, recording = self._interjections.pop(0)
+                    self._captured.append((start, recording))
+                    for samples in _split(recording):
+                        yield await self._due(samples, start)
+                        start += FRAME_SAMPLES
+                    ended, replied = start, False
                 waiting = self.waiting_for_reply()
                 replied = replied or waiting
                 quiet_s = (start - ended) / CAPTURE_HZ
+                waiting = waiting or bool(self._interjections)  # the user is going to speak
                 if not waiting and quiet_s >= (min(_SETTLE_S, self._patience_s) if replied else self._patience_s):
                     break
                 yield await self._due(silent, start)
                 start += FRAME_SAMPLES
+
+    def interject(self, samples: np.ndarray, at: float) -> float:
+        """The user will speak `samples` (16 kHz, (N,)) over the reply from second `at` of the clock on.
+
+        Returns the time rounded to the frame at which they begin. For the time after a recording, while its reply is made.
+        """
+        frame = -(-round(at * CAPTURE_HZ) // FRAME_SAMPLES)
+        begins = frame * FRAME_SAMPLES / CAPTURE_HZ
+        self._interjections.append((begins, samples))
+        return begins
 
     async def _due(self, samples: np.ndarray, start: int) -> AudioFrame:
         await self._clock.sleep_until((start + FRAME_SAMPLES) / CAPTURE_HZ)
@@ -147,3 +163,9 @@ class FileDevice:
         for begin, samples in pieces:
             out[begin : begin + len(samples)] = samples
         return out
+
+
+def _split(recording: np.ndarray) -> list[np.ndarray]:
+    """Whole frames of a recording, the last filled with silence."""
+    padded = np.pad(recording, (0, -len(recording) % FRAME_SAMPLES))
+    return list(padded.reshape(-1, FRAME_SAMPLES))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from audio_io.base import (
     DeviceError,
     PlaybackReport,
 )
+from audio_io.echo import Reference, echo_control
 from audio_io.resample import StreamingResampler
 from audio_io.ring import SampleRing
 
@@ -65,6 +67,15 @@ def list_devices() -> list[DeviceInfo]:
     ]
 
 
+def restart_audio() -> None:
+    """Let PortAudio look for devices again: it knows only those that were there when it started."""
+    with suppress(ImportError, OSError):
+        import sounddevice
+
+        sounddevice._terminate()
+        sounddevice._initialize()
+
+
 def find_device(wanted: str | int | None, kind: str, devices: list[DeviceInfo]) -> DeviceInfo:
     """The device of an id or a part of a name, or the default. `kind`: "input" or "output". Raises DeviceError."""
     thing = "microphone" if kind == "input" else "loudspeaker"
@@ -109,17 +120,27 @@ class StreamClock:
 class LocalDevice:
     """One microphone and one loudspeaker; use it in `with`. Raises DeviceError."""
 
-    def __init__(self, input_device: str | int | None = None, output_device: str | int | None = None) -> None:
+    def __init__(
+        self,
+        input_device: str | int | None = None,
+        output_device: str | int | None = None,
+        *,
+        echo: str = "off",
+        listen: bool = True,
+    ) -> None:
+        """`echo`: webrtc, half_duplex or off (see `audio_io.echo`). `listen` false leaves the microphone alone."""
         devices = list_devices()
-        self.microphone = find_device(input_device, "input", devices)
+        self.microphone = find_device(input_device, "input", devices) if listen else None
         self.loudspeaker = find_device(output_device, "output", devices)
         self._clock = StreamClock()
-        self._capture_hz = _rate(self.microphone, "input", CAPTURE_HZ)
+        self._capture_hz = _rate(self.microphone, "input", CAPTURE_HZ) if self.microphone else CAPTURE_HZ
         self._output_hz = _rate(self.loudspeaker, "output", PLAYBACK_HZ)
         self._to_session = StreamingResampler(self._capture_hz, CAPTURE_HZ)
         self._to_speaker = StreamingResampler(PLAYBACK_HZ, self._output_hz)
         self._heard = SampleRing(round(_CAPTURE_RING_S * self._capture_hz))
         self._queue = SampleRing(round(_PLAYBACK_RING_S * self._output_hz))
+        self._played = SampleRing(round(_CAPTURE_RING_S * self._output_hz))
+        self._echo_kind = echo
         self._streams: list[Any] = []
         self._reply_start: int | None = None  # consumed output samples when the running reply began
         self._underruns = 0  # of the replies before the running one
@@ -143,17 +164,22 @@ class LocalDevice:
                     samplerate=self._output_hz, device=self.loudspeaker.id, channels=1, dtype="float32",
                     blocksize=self._output_hz * FRAME_MS // 1000, latency="low", callback=self._on_output,
                 ),
-                sounddevice.InputStream(
-                    samplerate=self._capture_hz, device=self.microphone.id, channels=1, dtype="float32",
-                    blocksize=self._capture_hz * FRAME_MS // 1000, latency="low", callback=self._on_input,
-                ),
             ]  # fmt: skip
+            if self.microphone:
+                self._streams.append(
+                    sounddevice.InputStream(
+                        samplerate=self._capture_hz, device=self.microphone.id, channels=1, dtype="float32",
+                        blocksize=self._capture_hz * FRAME_MS // 1000, latency="low", callback=self._on_input,
+                    )
+                )  # fmt: skip
+            else:
+                self._clock.began = time.monotonic()
             for stream in self._streams:
                 stream.start()
         except sounddevice.PortAudioError as error:
             self.close()
-            names = f"{self.microphone.name!r} and {self.loudspeaker.name!r}"
-            raise DeviceError(f"{names} cannot be opened ({error}); is another program using them?") from error
+            names = " and ".join(repr(device.name) for device in (self.microphone, self.loudspeaker) if device)
+            raise DeviceError(f"{names} cannot be opened ({error}); is another program using it?") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,10 +198,16 @@ class LocalDevice:
 
     def _on_output(self, out: np.ndarray, _frames: int, _time: object, _status: object) -> None:
         self._queue.read_into(out[:, 0])
+        self._played.write(out[:, 0])
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
         """Captured frames as they come. Raises DeviceError when the microphone falls silent as a device."""
+        if self.microphone is None:
+            await asyncio.Event().wait()  # until it is cancelled
+            return
         block = np.zeros(self._capture_hz * FRAME_MS // 1000, np.float32)
+        echo = echo_control(self._echo_kind, round(1000 * self._latency_s()))
+        reference, to_reference = Reference(), StreamingResampler(self._output_hz, CAPTURE_HZ)
         waiting = np.zeros(0, np.float32)
         start, lost, arrived = 0, 0, time.monotonic()
         while True:
@@ -193,8 +225,11 @@ class LocalDevice:
                 start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
                 lost = self._heard.overruns
             waiting = np.concatenate((waiting, self._to_session.push(block.copy())))
+            played = np.zeros(self._played.available, np.float32)
+            self._played.read_into(played)
+            reference.push(to_reference.push(played))
             while len(waiting) >= FRAME_SAMPLES:
-                yield AudioFrame(waiting[:FRAME_SAMPLES].copy(), start)
+                yield AudioFrame(echo.process(waiting[:FRAME_SAMPLES], reference.frame()), start)
                 waiting = waiting[FRAME_SAMPLES:]
                 start += FRAME_SAMPLES
 

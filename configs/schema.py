@@ -36,6 +36,12 @@ class AudioConfig:
     frame_ms: int = knob(20, "length of a captured frame")
     max_ahead_s: float = knob(5.0, "how far synthesis may run ahead of playback")
     flush_fade_ms: float = knob(5.0, "fade-out when the reply is interrupted")
+    input_device: str = knob("", "microphone: id or part of the name; empty = the system's default")
+    output_device: str = knob("", "loudspeaker: id or part of the name; empty = the system's default")
+    echo: Literal["webrtc", "half_duplex", "off"] = knob(
+        "webrtc",
+        "webrtc takes the assistant's voice out of the microphone; half_duplex is deaf while it speaks; off for headphones",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +85,32 @@ class LlmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TtsConfig:
-    """SyncSpeech and its decoder."""
+class InterleavedTtsConfig:
+    """The interleaved text-speech model and its draft heads (backend interleaved only)."""
 
-    backend: Literal["syncspeech"] = knob("syncspeech", "text-to-token model")
+    model: str = knob(BUNDLED, "interleaved text-speech model: bundled, once it is trained, or a folder")
+    heads: str = knob(
+        "none", "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder"
+    )
+    num_heads: int = knob(4, "draft heads that are used, the first ones of those there are")
+    nodes: int = knob(64, "drafts read in one pass, the token before them included")
+    tolerance: int = knob(
+        1, "times the model chooses before it turns a draft down; 1 speaks the same as without draft heads"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TtsConfig:
+    """The text-to-token model and its decoder."""
+
+    backend: Literal["syncspeech", "interleaved"] = knob(
+        "syncspeech", "text-to-token model: temporal masked transformer, or the autoregressive one it is compared with"
+    )
+    feeding: Literal["token", "sentence"] = knob(
+        "token", "what the voice waits for: the next text token, or the end of the sentence, as in most assistants"
+    )
     tmt: str = knob(BUNDLED, "temporal masked transformer: bundled or a folder")
+    interleaved: InterleavedTtsConfig = knob(InterleavedTtsConfig, "interleaved text-speech model")
     flow: str = knob(BUNDLED, "flow-matching decoder: bundled or a folder")
     vocoder: str = knob(BUNDLED, "vocoder: bundled or a folder")
     speech_tokenizer: str = knob(
@@ -91,15 +118,30 @@ class TtsConfig:
     )
     speaker: str = knob(BUNDLED, "speaker encoder, needed for a voice from reference audio: bundled or a folder")
     voice: str = knob(BUNDLED, "voice that speaks: bundled, or a reference recording")
-    speed: float = knob(1.0, "speaking rate; above 1 is faster")
-    lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken")
-    duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest")
+    speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
+    lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
+    duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
     flow_temperature: float = knob(0.6, "scale of the decoder's starting noise")
     language: Literal["en", "none"] = knob(
         "en", "spoken form of numbers, abbreviations and symbols; none only removes markup"
     )
-    seed: int = knob(0, "seed of durations and noise")
+    seed: int = knob(0, "seed of durations, speech tokens and noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebConfig:
+    """The page in the browser."""
+
+    host: str = knob("127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in")
+    port: int = knob(7860, "port to listen at")
+    max_sessions: int = knob(4, "conversations at the same time; further people wait until one ends")
+    resume_s: float = knob(60.0, "how long a conversation is kept for a page whose connection broke")
+    reload_s: float = knob(10.0, "how long it is kept for a page that was closed or is being loaded again")
+    max_recording_s: float = knob(1800.0, "the latest part of a conversation that its recording keeps")
+    voices: str = knob("~/.local/share/syncspeech-assistant/voices", "folder of the voices that were made on the page")
+    max_voices: int = knob(50, "voices kept there")
+    max_upload_mb: int = knob(20, "largest recording that may be uploaded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +153,4 @@ class AppConfig:
     asr: AsrConfig = knob(AsrConfig, "recogniser")
     llm: LlmConfig = knob(LlmConfig, "language model")
     tts: TtsConfig = knob(TtsConfig, "synthesiser")
+    web: WebConfig = knob(WebConfig, "page in the browser")

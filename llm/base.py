@@ -33,8 +33,11 @@ class ChatModel(Protocol):
         """Hash of the tokenizer; equal to the TTS vocabulary's when token ids may be shared."""
         ...
 
-    def stream(self, messages: Sequence[Message]) -> AsyncIterator[TextToken]:
-        """Generate a reply token by token. Closing the iterator (`aclosing`) aborts the request."""
+    def stream(self, messages: Sequence[Message], *, temperature: float | None = None) -> AsyncIterator[TextToken]:
+        """Generate a reply token by token. Closing the iterator (`aclosing`) aborts the request.
+
+        `temperature`: None takes the configured one.
+        """
         ...
 
     def count_tokens(self, text: str) -> int: ...

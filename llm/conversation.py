@@ -12,10 +12,18 @@ class Conversation:
     """The history that the model is shown."""
 
     def __init__(self, *, system_prompt: str, max_tokens: int, count_tokens: Callable[[str], int]) -> None:
-        self._count = count_tokens
-        self._system = [Message("system", system_prompt)] if system_prompt else []
-        self._budget = max_tokens - sum(self._cost(message) for message in self._system)
+        self._count, self._max_tokens = count_tokens, max_tokens
+        self.instruct(system_prompt)
         self._said: list[tuple[Message, int]] = []  # with the cost in tokens
+
+    def instruct(self, system_prompt: str) -> None:
+        """Change the system prompt; what was said stays."""
+        self._system = [Message("system", system_prompt)] if system_prompt else []
+        self._budget = self._max_tokens - sum(self._cost(message) for message in self._system)
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        self._said.clear()
 
     def add_user(self, text: str) -> None:
         """The user's turn. One that alone is beyond the budget keeps its end, where the question usually stands."""

@@ -50,9 +50,12 @@ class TransformersChat:
         """Number of tokens of a text."""
         return len(self._vocabulary.encode(text))
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[TextToken]:
+    async def stream(
+        self, messages: Sequence[Message], *, temperature: float | None = None
+    ) -> AsyncIterator[TextToken]:
         """Generate a reply. Each token is computed when it is asked for; closing ends the reply after the running token."""
         config, loop = self._config, asyncio.get_running_loop()
+        temperature = config.temperature if temperature is None else temperature
         prompt = self._vocabulary.prompt(messages)
         if len(prompt) + config.max_reply_tokens > self._max_positions:
             raise ChatModelError(
@@ -65,7 +68,7 @@ class TransformersChat:
         try:
             new = await loop.run_in_executor(self._thread, self._rewind, past, prompt)
             for _ in range(config.max_reply_tokens):
-                token = await loop.run_in_executor(self._thread, self._step, past, new)
+                token = await loop.run_in_executor(self._thread, self._step, past, new, temperature)
                 if token in self._vocabulary.stop_ids:
                     break
                 yield TextToken(token, detokenizer.push(token))
@@ -79,7 +82,7 @@ class TransformersChat:
         ids = self._vocabulary.prompt([Message("user", "hello")])
         loop = asyncio.get_running_loop()
         for new in (ids, ids[:1]):
-            await loop.run_in_executor(self._thread, self._step, past, new)
+            await loop.run_in_executor(self._thread, self._step, past, new, 0.0)
 
     def close(self) -> None:
         """Stop the thread."""
@@ -98,14 +101,14 @@ class TransformersChat:
         return prompt[shared:]
 
     @torch.inference_mode()
-    def _step(self, past: _Past, new: list[int]) -> int:
+    def _step(self, past: _Past, new: list[int], temperature: float) -> int:
         """Feed ids and choose the next one."""
         ids = torch.tensor([new], device=self._device)
         out = self._model(input_ids=ids, past_key_values=past.cache, use_cache=True, logits_to_keep=1)
         past.ids += new
         # Rows of the output layer beyond the tokenizer's ids are padding of the public models.
         logits = out.logits[0, -1, : len(self._vocabulary)].float()
-        return _choose(logits, self._config.temperature, self._config.top_p, self._generator)
+        return _choose(logits, temperature, self._config.top_p, self._generator)
 
 
 def _choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

@@ -65,21 +65,26 @@ class VllmChat:
         """Number of tokens of a text."""
         return len(self._vocabulary.encode(text))
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[TextToken]:
+    async def stream(
+        self, messages: Sequence[Message], *, temperature: float | None = None
+    ) -> AsyncIterator[TextToken]:
         """Generate a reply; closing aborts the request in the engine."""
-        async for token in self._generate(self._vocabulary.prompt(messages), self._config.max_reply_tokens):
+        prompt, longest = self._vocabulary.prompt(messages), self._config.max_reply_tokens
+        async for token in self._generate(prompt, longest, temperature):
             yield token
 
     async def warm_up(self) -> None:
         """Run the engine once, so that the first turn is as fast as the others."""
-        async for _ in self._generate(self._vocabulary.prompt([Message("user", "hello")]), 3):
+        async for _ in self._generate(self._vocabulary.prompt([Message("user", "hello")]), 3, None):
             pass
 
     def close(self) -> None:
         """Stop the thread and the engine."""
         self._stepper.close()
 
-    async def _generate(self, prompt: list[int], max_tokens: int) -> AsyncIterator[TextToken]:
+    async def _generate(
+        self, prompt: list[int], max_tokens: int, temperature: float | None
+    ) -> AsyncIterator[TextToken]:
         if len(prompt) + max_tokens > self._max_positions:
             raise ChatModelError(
                 f"the conversation has {len(prompt)} tokens; with a reply of {max_tokens} it is longer than the "
@@ -89,11 +94,12 @@ class VllmChat:
         from vllm.sampling_params import RequestOutputKind
 
         config, loop = self._config, asyncio.get_running_loop()
+        temperature = config.temperature if temperature is None else temperature
         parameters = SamplingParams(
             max_tokens=max_tokens,
-            temperature=config.temperature,
+            temperature=temperature,
             top_p=config.top_p,
-            seed=config.seed if config.temperature > 0 else None,
+            seed=config.seed if temperature > 0 else None,
             stop_token_ids=sorted(self._vocabulary.stop_ids),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,

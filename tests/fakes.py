@@ -28,16 +28,6 @@ class InlineWorker:
         return call(*arguments)
 
 
-class LoopClock:
-    """The virtual loop's time."""
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep_until(self, at: float) -> None:
-        await asyncio.sleep(max(0.0, at - self.now()))
-
-
 class ScriptedRecognition:
     """Says what the user does: (at second, event maker). Positions are taken from the sample clock."""
 
@@ -88,11 +78,15 @@ class ScriptedChat:
         self._replies = list(replies)
         self._first_s, self._token_s, self._fail_after = first_s, token_s, fail_after
         self.asked: list[list[Message]] = []
+        self.temperatures: list[float | None] = []
         self.sent = 0
         self.aborted = 0
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[TextToken]:
+    async def stream(
+        self, messages: Sequence[Message], *, temperature: float | None = None
+    ) -> AsyncIterator[TextToken]:
         self.asked.append(list(messages))
+        self.temperatures.append(temperature)
         words = self._replies.pop(0).split(" ")
         try:
             for index, word in enumerate(words):

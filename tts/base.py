@@ -26,9 +26,9 @@ class VoiceError(SynthesisError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStep:
-    """One step of the text-to-token model: all speech tokens of one text token."""
+    """One step of the text-to-token model: the speech tokens of one text token, or of several at once."""
 
-    text_token: int  # index of the text token within the utterance
+    text_token: int  # index within the utterance of the last text token voiced by then; -1: none
     num_speech_tokens: int
     token_end: int  # how many language model tokens are fully voiced once these speech tokens were played
     synth_ms: float
@@ -43,6 +43,7 @@ class PcmChunk:
     num_speech_tokens: int  # speech tokens decoded into this chunk
     synth_ms: float
     last: bool
+    vocoder_ms: float = 0.0  # the vocoder's share of `synth_ms`
 
 
 class SynthesisStream(Protocol):
@@ -78,8 +79,13 @@ class Synthesizer(Protocol):
         """Read a reference recording and return the voice to pass to `stream`. Raises VoiceError."""
         ...
 
-    def stream(self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True) -> SynthesisStream:
-        """Begin an utterance. `share_ids`: pushed ids are of our own vocabulary; else the text is tokenised here."""
+    def stream(
+        self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True, lookahead: int | None = None
+    ) -> SynthesisStream:
+        """Begin an utterance. `share_ids`: pushed ids are of our own vocabulary; else the text is tokenised here.
+
+        `lookahead`: text tokens that must be there beyond the one being spoken; None: as configured.
+        """
         ...
 
     def tokenize(self, text: str) -> list[tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ from torch import nn
 from tts.base import CheckpointError
 
 
-def save(directory: Path, model: nn.Module, config: Any, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model's parameters (floating point ones as `dtype`) and its config (dataclass or dict)."""
+def save(
+    directory: Path,
+    model: nn.Module,
+    config: Any,
+    *,
+    dtype: torch.dtype = torch.float16,
+    without: Collection[str] = (),
+) -> None:
+    """Write a model's parameters (floating point ones as `dtype`), but those `without`, and its config (dataclass or dict)."""
     directory.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
+        if name not in without
     }
     is_value = dataclasses.is_dataclass(config) and not isinstance(config, type)
     values = dataclasses.asdict(config) if is_value else dict(config)

@@ -1,10 +1,11 @@
-"""SyncSpeech as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
+"""The synthesiser as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +15,6 @@ from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream
-from tts.tmt.decode import DecodeOptions, TmtDecoder
-from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
 
@@ -29,12 +28,55 @@ WARM_UP_TEXT = "Hello, this is a warm-up."
 class StreamOptions:
     """Run-time choices of the synthesiser."""
 
-    lookahead: int = 1
-    duration_top_k: int = 3
     num_flow_steps: int = 2
     flow_temperature: float = 1.0
     language: str = "en"
     seed: int = 0
+
+
+class TokenBlock(Protocol):
+    """What one step of a text-to-token model generates."""
+
+    @property
+    def text_token(self) -> int:
+        """Index of the last text token voiced with this block or before it; -1: none."""
+        ...
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """(l,) speech tokens, int64; l may be 0."""
+        ...
+
+
+class TokenDecoder(Protocol):
+    """One utterance of a text-to-token model."""
+
+    @property
+    def done(self) -> bool:
+        """True once the finished text is spoken."""
+        ...
+
+    def push(self, text_token: int) -> None:
+        """Take the next text token id. Raises SynthesisError."""
+        ...
+
+    def finish(self) -> None:
+        """Say that the text is complete."""
+        ...
+
+    def step(self) -> TokenBlock | None:
+        """Speak on; None while text is missing, and when done."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToToken:
+    """A loaded text-to-token model."""
+
+    vocabulary_id: str  # hash of the text tokenizer whose ids it reads
+    num_speech_tokens: int  # size of the codebook it speaks
+    # a new utterance at a speaking rate, with a look-ahead (None: as configured); raises SynthesisError
+    begin: Callable[[float, int | None], TokenDecoder]
 
 
 @dataclass(frozen=True)
@@ -51,7 +93,7 @@ class SyncSpeech:
     def __init__(
         self,
         *,
-        tmt: Tmt,
+        text_to_token: TextToToken,
         flow: FlowDecoder,
         vocoder: Vocoder,
         vocabulary: TextVocabulary,
@@ -59,16 +101,16 @@ class SyncSpeech:
         load_voice_encoder: Callable[[], VoiceEncoder],
         options: StreamOptions,
     ) -> None:
-        if tmt.config.vocabulary_id and tmt.config.vocabulary_id != vocabulary.id:
+        if text_to_token.vocabulary_id and text_to_token.vocabulary_id != vocabulary.id:
             raise CheckpointError(
                 "the text-to-token model was trained with another tokenizer.json than the one beside it."
             )
-        if tmt.config.num_speech_tokens != flow.config.vocabulary_size:
+        if text_to_token.num_speech_tokens != flow.config.vocabulary_size:
             raise CheckpointError(
-                f"the text-to-token model speaks {tmt.config.num_speech_tokens} speech tokens, the flow decoder knows "
-                f"{flow.config.vocabulary_size}: take both from the same training."
+                f"the text-to-token model speaks {text_to_token.num_speech_tokens} speech tokens, the flow decoder "
+                f"knows {flow.config.vocabulary_size}: take both from the same training."
             )
-        self._tmt, self._flow, self._vocoder = tmt, flow, vocoder
+        self._text_to_token, self._flow, self._vocoder = text_to_token, flow, vocoder
         self._vocabulary = vocabulary
         self._load_voice_encoder = load_voice_encoder
         self._options = options
@@ -104,16 +146,18 @@ class SyncSpeech:
         return PreparedVoice(voice, state)
 
     def stream(
-        self, *, voice: PreparedVoice | None = None, speed: float = 1.0, share_ids: bool = True
+        self,
+        *,
+        voice: PreparedVoice | None = None,
+        speed: float = 1.0,
+        share_ids: bool = True,
+        lookahead: int | None = None,
     ) -> "SyncSpeechStream":
         """Begin an utterance; see `tts.base.Synthesizer.stream`."""
         options = self._options
-        decode = DecodeOptions(
-            lookahead=options.lookahead, top_k=options.duration_top_k, speed=speed, seed=options.seed
-        )
         return SyncSpeechStream(
             text=SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language),
-            tmt=TmtDecoder(self._tmt, decode),
+            decoder=self._text_to_token.begin(speed, lookahead),
             flow=self._flow,
             vocoder=self._vocoder,
             flow_state=(voice or self._default).state.clone(),
@@ -173,13 +217,13 @@ class SyncSpeechStream:
         self,
         *,
         text: SpokenStream,
-        tmt: TmtDecoder,
+        decoder: TokenDecoder,
         flow: FlowDecoder,
         vocoder: Vocoder,
         flow_state: FlowState,
         vocoder_state: VocoderState,
     ) -> None:
-        self._text, self._tmt, self._flow, self._vocoder = text, tmt, flow, vocoder
+        self._text, self._decoder, self._flow, self._vocoder = text, decoder, flow, vocoder
         self._flow_state = flow_state
         self._vocoder_state = vocoder_state
         self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
@@ -197,7 +241,7 @@ class SyncSpeechStream:
         self._ends.num_pushed += 1
         for token in self._text.push(token_id, text):
             self._ends.owners.append(token.owner)
-            self._tmt.push(token.id)
+            self._decoder.push(token.id)
 
     def finish(self) -> None:
         """Say that the text is complete."""
@@ -206,8 +250,8 @@ class SyncSpeechStream:
         self._finished = True
         for token in self._text.finish():
             self._ends.owners.append(token.owner)
-            self._tmt.push(token.id)
-        self._tmt.finish()
+            self._decoder.push(token.id)
+        self._decoder.finish()
 
     def step(self) -> SpeechStep | PcmChunk | None:
         """Do one unit of work; None when it waits for text (or is done)."""
@@ -217,18 +261,18 @@ class SyncSpeechStream:
         config = self._flow.config
         if self._undecoded >= config.chunk_tokens + config.lookahead_tokens:
             return self._decode(began, last=False)
-        block = self._tmt.step() if self._ends.owners else None
+        block = self._decoder.step() if self._ends.owners else None
         if block is not None:
             self._waiting.extend(block.tokens.tolist())
             self._undecoded += len(block.tokens)
-            self._ends.add(len(block.tokens))
+            self._ends.add(block.text_token, len(block.tokens))
             return SpeechStep(
                 text_token=block.text_token,
                 num_speech_tokens=len(block.tokens),
                 token_end=self._ends.at(self._ends.num_speech_tokens, self._finished),
                 synth_ms=1000 * (time.perf_counter() - began),
             )
-        if self._finished and (self._tmt.done or not self._ends.owners):
+        if self._finished and (self._decoder.done or not self._ends.owners):
             return self._decode(began, last=True)
         return None
 
@@ -236,12 +280,14 @@ class SyncSpeechStream:
     def _decode(self, began: float, *, last: bool) -> PcmChunk:
         """Turn the waiting speech tokens into samples."""
         num_tokens = self._undecoded
-        samples = np.zeros(0, np.float32)
+        samples, vocoder_s = np.zeros(0, np.float32), 0.0
         if self._ends.num_speech_tokens:
             tokens = torch.tensor([self._waiting], dtype=torch.long)
             self._waiting.clear()
             mel = self._flow.step(tokens, self._flow_state, last=last)
+            vocoder_began = time.perf_counter()
             samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].numpy()
+            vocoder_s = time.perf_counter() - vocoder_began
             dropped = min(self._lead, len(samples))
             samples, self._lead = faded_in(samples[dropped:], self._made_samples), self._lead - dropped
             self._undecoded = 0 if last else num_tokens - mel.shape[2] // 2
@@ -253,6 +299,7 @@ class SyncSpeechStream:
             num_speech_tokens=num_tokens - self._undecoded,
             synth_ms=1000 * (time.perf_counter() - began),
             last=last,
+            vocoder_ms=1000 * vocoder_s,
         )
 
 
@@ -265,10 +312,10 @@ class VoicedTokens:
         self.num_speech_tokens = 0
         self._ends: list[int] = []  # speech tokens at the end of each spoken text token
 
-    def add(self, num_speech_tokens: int) -> None:
-        """The next text token takes this many speech tokens."""
+    def add(self, text_token: int, num_speech_tokens: int) -> None:
+        """Speech tokens at whose end the text tokens up to `text_token` are voiced; -1: none yet."""
         self.num_speech_tokens += num_speech_tokens
-        self._ends.append(self.num_speech_tokens)
+        self._ends += [self.num_speech_tokens] * (text_token + 1 - len(self._ends))
 
     def at(self, num_speech_tokens: int, complete: bool) -> int:
         """Number of leading language model tokens whose speech ends by then. `complete`: the text is finished."""

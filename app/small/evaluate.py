@@ -5,6 +5,7 @@ Writes DIR/report.md (the README's tables) and DIR/report.json. Every part state
 
 import argparse
 import asyncio
+import functools
 import io
 import json
 import sys
@@ -23,7 +24,8 @@ from app.cli import configuration
 from app.small.corpus import Corpus, Utterance
 from app.small.judges import ErrorRate, SpeakerJudge, bootstrap, error_rate, hear, satisfies, voiced_f0
 from app.small.synth import SAMPLE_RATE as CORPUS_HZ
-from app.small.voices import DEFAULT, training_voices
+from app.small.synth import AlignmentError
+from app.small.voices import DEFAULT, Speaker, training_voices
 from audio_io.file import Recording, write_wav
 from configs.schema import AppConfig
 from llm.base import Message
@@ -32,7 +34,7 @@ from tts.features import mel_24k, resample
 
 PARTS = ("asr", "tts", "clone", "llm", "ask", "speed")
 NOISE_DB = 15.0
-CLONE_SENTENCES = 3
+CLONE_SENTENCES = 8
 F0_TOLERANCE = 0.15
 
 
@@ -275,6 +277,7 @@ def answers(config: AppConfig, options: argparse.Namespace, report: Report) -> N
 def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Report) -> None:
     """Spoken questions through the whole chain; the spoken answers are transcribed by the independent judge."""
     from app.ask import Screen, converse
+    from app.clock import run_skipping
 
     speech, items = held_out(options, "questions")
 
@@ -283,16 +286,18 @@ def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Repor
         found = []
         for item in tqdm(items, desc="questions"):
             recording = Recording(resample(speech.samples(item), CORPUS_HZ, 16_000), ())
-            turns, device = await converse(assistant, [recording], fast=True, screen=Screen(io.StringIO()))
+            turns, device = await converse(assistant, [recording], screen=Screen(io.StringIO()))
             said = [turn.transcript for turn in turns], [turn.reply for turn in turns]
             found.append((" / ".join(said[0]), " ".join(said[1]), device.answer()))
         assistant.close()
         return found
 
-    results = asyncio.run(ask_all())
+    results = run_skipping(ask_all())
     judged = heard_by_judge([samples for _, _, samples in results], SAMPLE_RATE)
     correct = [satisfies(text, item.answer) for item, text in zip(items, judged, strict=True)]
     written = [satisfies(reply, item.answer) for item, (_, reply, _) in zip(items, results, strict=True)]
+    original = heard_by_judge([spoken_by_flite(reply) for _, reply, _ in results], SAMPLE_RATE)
+    ceiling = [satisfies(text, item.answer) for item, text in zip(items, original, strict=True)]
     failures = [
         {"question": item.text, "transcript": transcript, "reply": reply, "judge": text}
         for item, (transcript, reply, _), text, good in zip(items, results, judged, correct, strict=True)
@@ -312,6 +317,25 @@ def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Repor
         "",
         rate=float(np.mean(written)),
     )
+    report.row(
+        "ask_ceiling", "the same replies spoken by flite itself, as pocketsphinx hears it",
+        f"{100 * np.mean(ceiling):.0f} %", "", rate=float(np.mean(ceiling)),
+    )  # fmt: skip
+
+
+def spoken_by_flite(text: str) -> np.ndarray:
+    """A reply in the voice that the assistant learned from; silence where flite and its word times disagree."""
+    voice = next(voice for voice in training_voices() if voice.name == DEFAULT)
+    try:
+        return flite().speak(text, voice).samples
+    except AlignmentError:
+        return np.zeros(SAMPLE_RATE, np.float32)
+
+
+@functools.cache
+def flite() -> Speaker:
+    """The speech programs, loaded once."""
+    return Speaker()
 
 
 def speed(config: AppConfig, options: argparse.Namespace, report: Report) -> None:

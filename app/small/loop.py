@@ -4,15 +4,18 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
+
+HIDDEN = (32, 1024)  # fewest rows and columns, most rows, of a weight that Muon may train: not a vocabulary's
 
 
 class Task(Protocol):
@@ -26,11 +29,11 @@ class Task(Protocol):
         ...
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the batch of `step`; `progress` runs from 0 to 1. The second value is logged."""
+        """Loss of the batch of `step`, on the device of `module`; `progress` runs from 0 to 1. The second is logged."""
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data."""
+        """Figures on held-out data; `module` is on the CPU."""
         ...
 
     def export(self, directory: Path) -> None:
@@ -44,6 +47,7 @@ class LoopConfig:
 
     steps: int
     learning_rate: float
+    muon_learning_rate: float = 0.0  # of the weights between hidden layers; 0: AdamW trains all
     warmup_steps: int = 100
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
@@ -52,15 +56,71 @@ class LoopConfig:
     average_decay: float = 0.0  # exponential moving average of the weights; 0 = off
     seed: int = 1
     num_threads: int = 1
+    device: str = "auto"  # auto: the GPU if there is one
     evaluate_every: int = 500
     checkpoint_every: int = 200
 
 
 def rate(config: LoopConfig, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then cosine."""
+    """Share of the highest learning rate at a step: linear warm-up, then cosine."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.learning_rate * warm * (config.final_rate + (1 - config.final_rate) * cosine)
+    return warm * (config.final_rate + (1 - config.final_rate) * cosine)
+
+
+class Muon(torch.optim.Muon):
+    """PyTorch's Muon (K. Jordan, 2024; arXiv 2502.16982) for convolutions too: each weight as (rows, all the rest)."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
+        self._weights = list(weights)
+        self._flat = [nn.Parameter(weight.detach().flatten(1)) for weight in weights]
+        super().__init__(self._flat, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update from the gradients of the weights."""
+        for weight, flat in zip(self._weights, self._flat, strict=True):
+            flat.data = weight.data.flatten(1)  # shares memory, also after the module has moved
+            flat.grad = None if weight.grad is None else weight.grad.flatten(1)
+        super().step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for weight in self._weights:
+            weight.grad = None
+        super().zero_grad(set_to_none)
+
+
+def make_optimizers(module: nn.Module, config: LoopConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    """The optimizers of a module's parameters, each with its highest learning rate."""
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    hidden, wide, thin = [], [], []
+    for weight in module.parameters():
+        if not weight.requires_grad:
+            continue
+        rows, columns = weight.shape[0] if weight.dim() else 0, weight[0].numel() if weight.dim() else 0
+        if weight.dim() <= 1:
+            thin.append(weight)
+        elif (
+            config.muon_learning_rate
+            and id(weight) not in embeddings
+            and HIDDEN[0] <= rows <= HIDDEN[1]
+            and columns >= HIDDEN[0]
+            and weight.is_contiguous()
+        ):
+            hidden.append(weight)
+        else:
+            wide.append(weight)
+    groups = [{"params": wide, "weight_decay": config.weight_decay}, {"params": thin, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas)
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
+    if hidden:
+        optimizers.append((Muon(hidden, config.muon_learning_rate, config.weight_decay), config.muon_learning_rate))
+    return optimizers
+
+
+def training_device(name: str) -> torch.device:
+    """The device that `auto` stands for, or the named one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar: bool = True) -> dict[str, float]:
@@ -68,21 +128,18 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.num_threads)
     torch.manual_seed(config.seed)
-    wide = [p for p in task.module.parameters() if p.requires_grad and p.dim() > 1]
-    thin = [p for p in task.module.parameters() if p.requires_grad and p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": wide, "weight_decay": config.weight_decay}, {"params": thin, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=config.betas,
-    )
+    device = training_device(config.device)
+    task.module.to(device)
+    optimizers = make_optimizers(task.module, config)
     average = {n: p.detach().clone() for n, p in task.module.named_parameters()} if config.average_decay else {}
     checkpoint, log_path = work / "checkpoint.pt", work / "log.jsonl"
     start, spent = 0, 0.0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
         task.module.load_state_dict(saved["module"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average = saved["average"]
+        for (optimizer, _), state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        average = saved["average"] or average  # empty: it was switched on since
         start, spent = saved["step"], saved["cpu_minutes"]
         log.info("%s resumes at step %d", task.name, start)
     began = time.process_time()
@@ -91,9 +148,15 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
         return spent + (time.process_time() - began) / 60
 
     def save(step: int) -> None:
-        state = {"module": task.module.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        state = {
+            "module": task.module.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
+            "average": average,
+            "step": step,
+            "cpu_minutes": minutes(),
+        }
         partial = checkpoint.with_suffix(".part")
-        torch.save({**state, "step": step, "cpu_minutes": minutes()}, partial)
+        torch.save(state, partial)
         partial.replace(checkpoint)
 
     def record(step: int, values: dict[str, float]) -> None:
@@ -105,16 +168,19 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
     bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=task.name, disable=not progress_bar)
     for step in bar:
         task.module.train()
-        for group in optimizer.param_groups:
-            group["lr"] = rate(config, step)
+        for optimizer, highest in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = highest * rate(config, step)
         torch.manual_seed(config.seed * 1_000_003 + step)
         loss, values = task.loss(step, step / config.steps)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{task.name}: the loss is {loss.item()} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(task.module.parameters(), config.clip_norm)
-        optimizer.step()
+        for optimizer, _ in optimizers:
+            optimizer.step()
         if average:
             decay = min(config.average_decay, (step + 1) / (step + 10))
             with torch.no_grad():
@@ -125,19 +191,23 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
             record(step, {"loss": loss.item(), "grad_norm": float(norm), **values})
         last = step + 1 == config.steps
         if not last and (step + 1) % config.evaluate_every == 0:
-            record(step, {f"eval_{k}": v for k, v in _evaluate(task).items()})
+            record(step, {f"eval_{k}": v for k, v in _evaluate(task, device).items()})
         if not last and (step + 1) % config.checkpoint_every == 0:
             save(step + 1)
     if average:
         task.module.load_state_dict({**task.module.state_dict(), **average})
-    figures = _evaluate(task)
+    figures = _evaluate(task, device)
     record(config.steps, {f"eval_{k}": v for k, v in figures.items()})
     save(config.steps)
+    task.module.cpu()
     task.export(out)
     return {**figures, "cpu_minutes": round(minutes(), 1), "steps": config.steps}
 
 
-def _evaluate(task: Task) -> dict[str, float]:
-    task.module.eval()
+def _evaluate(task: Task, device: torch.device) -> dict[str, float]:
+    """On the CPU, like everything that uses the finished weights."""
+    task.module.eval().cpu()
     with torch.no_grad():
-        return task.evaluate()
+        figures = task.evaluate()
+    task.module.to(device)
+    return figures

@@ -23,10 +23,16 @@ ASSETS = {
     "vocoder": "tts/assets/vocoder",
     "flow": "tts/assets/flow",
     "tmt": "tts/assets/tmt",
+    "interleaved": "tts/assets/interleaved",
+    "vadusa": "tts/assets/vadusa",
+    "vadusa_together_4": "tts/assets/vadusa_together_4",
+    "vadusa_together_6": "tts/assets/vadusa_together_6",
     "voice": "tts/assets/voice",
     "paraformer": "asr/assets/paraformer",
     "qwen": "llm/assets/qwen-small",
 }
+# Steps that run only by name: nothing that ships needs them
+ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 # glibc gives large blocks back at every step otherwise; a trainer spends half of its time in page faults then
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
@@ -55,8 +61,12 @@ class SmallTraining:
     speech_tokenizer: LoopConfig
     speaker: LoopConfig
     vocoder: LoopConfig
+    flow_encoder: LoopConfig
     flow: LoopConfig
     tmt: LoopConfig
+    interleaved: LoopConfig
+    vadusa: LoopConfig
+    vadusa_together: LoopConfig
     paraformer: LoopConfig
     qwen: LoopConfig
 
@@ -85,7 +95,7 @@ Step = Callable[[Places, SmallTraining], dict[str, float]]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the chosen steps, or all that are not done."""
+    """Run the chosen steps, or all that ship and are not done."""
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
     plan = load_as(SmallTraining, options.config or DEFAULTS / "train" / "small.yaml")
@@ -95,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"train small: no step named {', '.join(unknown)}; the steps are {', '.join(STEPS)}.")
     places = Places(options.work, options.out or ROOT)
-    for name in options.models or STEPS:
+    for name in options.models or [name for name in STEPS if name not in ON_REQUEST]:
         if places.done(name).exists():
             sys.stdout.write(f"{name}: done before ({places.done(name)})\n")
             continue

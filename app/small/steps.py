@@ -1,10 +1,11 @@
 """The steps of `train small`: each hands the corpus to a model's trainer as values."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from app.small import corpus as speech_corpus
 from app.small.corpus import Corpus, Utterance
+from app.small.loop import LoopConfig, train
 from app.small.pipeline import Places, SmallTraining, Step, chunks, fit
 from app.small.synth import PHONES
 from app.small.voices import DEFAULT
@@ -24,10 +26,14 @@ if TYPE_CHECKING:
 
 TOKEN_SETS = ("voices", "words", "prose", "heldout", "heldout_seen", "heldout_voices")
 VECTOR_SETS = ("voices", "heldout_seen", "heldout_voices")
-DEFAULT_SHARE = 0.5  # of what the flow decoder and the vocoder are trained on is the assistant's own voice
+TOKENIZER_SHARE = 0.35  # of what the speech tokenizer is trained on is the assistant's own voice
+DEFAULT_SHARE = 0.5  # of what the vocoder is trained on is the assistant's own voice
+OWN_SHARE = 0.3  # of what the decoder's estimator is trained on
+NUM_PROSE_DECODED = 3000  # utterances of the assistant's own voice that the decoder's encoder learns beside the voices
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
 MIN_VOCODER_S = 1.0
 VECTORS_PER_VOICE = 10
+NUM_PROSE_HEARD = 6000  # utterances of the assistant's own voice that the recogniser hears beside the voices
 NUM_PROSE_LINES = 6000  # that the language model reads beside its dialogues
 
 
@@ -53,8 +59,8 @@ def speech_tokenizer(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Train the speech tokenizer."""
     from tts.training.tokenizer import TokenizerTask
 
-    held_out = {name: list(examples(places, name, 100)) for name in ("heldout_seen", "heldout_voices")}
-    task = TokenizerTask(examples(places, "voices"), held_out, PHONES)
+    held_out = {name: list(examples(places, name, 100)) for name in ("heldout", "heldout_seen", "heldout_voices")}
+    task = TokenizerTask(examples(places, "voices"), held_out, PHONES, shares={DEFAULT: TOKENIZER_SHARE})
     return fit(places, "speech_tokenizer", task, plan.speech_tokenizer)
 
 
@@ -81,7 +87,7 @@ def speaker(places: Places, plan: SmallTraining) -> dict[str, float]:
 
 
 def vocoder(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train the vocoder: half on the assistant's own voice, half on all others."""
+    """Train the vocoder: half on the assistant's own voice, as recorded and as decoded, half on all others."""
     from tts.training.vocoder import Recordings, VocoderTask
 
     speech = Corpus(places.corpus("voices"))
@@ -89,11 +95,27 @@ def vocoder(places: Places, plan: SmallTraining) -> dict[str, float]:
     own = [u for u in long_enough if u.voice == DEFAULT]
     others = [u for u in long_enough if u.voice != DEFAULT]
     held_out = [speech.samples(u) for u in own[-3:] + others[-9:]]
+    prose, decoded = decoded_prose(places)
     recordings = [
-        Recordings(DEFAULT_SHARE, Samples(speech, own[:-3])),
+        Recordings(DEFAULT_SHARE, prose, decoded),
         Recordings(1 - DEFAULT_SHARE, Samples(speech, others[:-9])),
     ]
     return fit(places, "vocoder", VocoderTask(recordings, held_out), plan.vocoder)
+
+
+def decoded_prose(places: Places) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
+    """Recordings of the assistant's own voice, and what the decoder's encoder makes of their speech tokens: (M, T)."""
+    from tts.decoder.flow import FlowDecoder
+
+    speech, ids = token_arrays(places, "prose")
+    chosen = spread([i for i, u in enumerate(speech.utterances) if u.duration_s >= MIN_VOCODER_S], NUM_PROSE_DECODED)
+    flow = FlowDecoder.load(flow_encoder_weights(places))
+    decoded = []
+    with torch.inference_mode():
+        for i in tqdm(chosen, desc="decoded"):
+            mu_BTM = flow.encode(torch.from_numpy(ids[i].astype(np.int64))[None], chunked=True)
+            decoded.append(flow.denormalise(mu_BTM)[0].T.half().numpy())
+    return Samples(speech, [speech.utterances[i] for i in chosen]), decoded
 
 
 class Samples(Sequence[np.ndarray]):
@@ -181,27 +203,52 @@ def token_arrays(places: Places, name: str) -> tuple[Corpus, list[np.ndarray]]:
     return speech, parts
 
 
+def flow_encoder(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train the decoder's encoder: speech tokens to the mel of the assistant's own voice."""
+    from tts.decoder.config import small_config
+    from tts.training.flow import FlowTraining, task
+
+    data = [item for item in flow_data(places, "voices") if item.voice == DEFAULT]
+    made = task(
+        data + flow_data(places, "prose", NUM_PROSE_DECODED),
+        small_config(codebook(places)),
+        FlowTraining(batch_size=30),
+        validation=flow_data(places, "heldout", 16),
+    )
+    return train(made, plan.flow_encoder, places.work / "flow_encoder", flow_encoder_weights(places))
+
+
+def flow_encoder_weights(places: Places) -> Path:
+    """Where `flow_encoder` leaves what `flow` goes on from."""
+    return places.work / "flow_encoder" / "weights"
+
+
 def flow(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train the flow-matching decoder on speech tokens, mels and speaker vectors."""
+    """Train the estimator of the flow-matching decoder on speech tokens, mels and speaker vectors."""
     from tts.decoder.config import small_config
     from tts.training.flow import task
 
-    data = flow_data(places, "voices")
-    validation = flow_data(places, "heldout_seen")[:48] + flow_data(places, "heldout_voices")[:48]
-    return fit(places, "flow", task(data, small_config(codebook(places)), validation=validation), plan.flow)
+    made = task(
+        flow_data(places, "voices"),
+        small_config(codebook(places)),
+        encoder=flow_encoder_weights(places),
+        validation=flow_data(places, "heldout_seen")[:48] + flow_data(places, "heldout_voices")[:48],
+    )
+    return fit(places, "flow", made, plan.flow)
 
 
-def flow_data(places: Places, name: str) -> list["FlowUtterance"]:
-    """Utterances as the flow trainer takes them; the assistant's own voice makes up half of what is drawn."""
+def flow_data(places: Places, name: str, limit: int | None = None) -> list["FlowUtterance"]:
+    """Utterances as the flow trainer takes them; the assistant's own voice makes up `OWN_SHARE` of what is drawn."""
     from tts.features import mel_24k
     from tts.training.flow import FlowUtterance
 
     speech, ids = token_arrays(places, name)
-    speakers = np.load(places.work / f"speakers_{name}.npz")
-    vectors = {voice: speakers[voice] for voice in speakers.files}
-    own_s = sum(u.duration_s for u in speech.utterances if u.voice == DEFAULT)
-    other_s = sum(u.duration_s for u in speech.utterances if u.voice != DEFAULT)
-    weight = DEFAULT_SHARE / (1 - DEFAULT_SHARE) * other_s / max(own_s, 1e-9)
+    vectors = dict(np.load(places.work / f"speakers_{name if name in VECTOR_SETS else 'voices'}.npz"))
+    chosen = list(enumerate(speech.utterances))
+    chosen = spread(chosen, limit) if limit else chosen
+    own_s = sum(u.duration_s for _, u in chosen if u.voice == DEFAULT)
+    other_s = sum(u.duration_s for _, u in chosen if u.voice != DEFAULT)
+    weight = OWN_SHARE / (1 - OWN_SHARE) * other_s / own_s if own_s and other_s else 1.0
     return [
         FlowUtterance(
             tokens=ids[i],
@@ -210,7 +257,7 @@ def flow_data(places: Places, name: str) -> list["FlowUtterance"]:
             voice=utterance.voice,
             weight=weight if utterance.voice == DEFAULT else 1.0,
         )
-        for i, utterance in enumerate(tqdm(speech.utterances, desc=f"mels of {name}"))
+        for i, utterance in tqdm(chosen, desc=f"mels of {name}")
     ]
 
 
@@ -225,17 +272,79 @@ def tmt(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Train the temporal masked transformer on the assistant's own voice."""
     from tts.tmt.config import small_config
     from tts.training.tmt import task
+
+    data = text_to_token_data(places)
+    config = small_config(**data.sizes)
+    return fit(places, "tmt", task(config, data.pieces, data.train, data.held_out), plan.tmt)
+
+
+def interleaved(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train the interleaved text-speech model that the temporal masked transformer is compared with, on the same data."""
+    from tts.interleaved.config import small_config
+    from tts.training.interleaved import InterleavedTask
+
+    data = text_to_token_data(places)
+    task = InterleavedTask(small_config(**data.sizes), data.pieces, data.train, data.held_out)
+    figures = fit(places, "interleaved", task, plan.interleaved)
+    shutil.copy(places.asset("tmt") / "tokenizer.json", places.asset("interleaved") / "tokenizer.json")
+    return figures
+
+
+def vadusa(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train six draft heads on the interleaved text-speech model, which stays as it is; the first four serve alone too."""
+    return draft_heads(places, "vadusa", plan.vadusa, num_heads=6, together=False)
+
+
+def vadusa_together_4(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train four draft heads and the interleaved text-speech model together."""
+    return draft_heads(places, "vadusa_together_4", plan.vadusa_together, num_heads=4, together=True)
+
+
+def vadusa_together_6(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train six draft heads and the interleaved text-speech model together."""
+    return draft_heads(places, "vadusa_together_6", plan.vadusa_together, num_heads=6, together=True)
+
+
+def draft_heads(places: Places, name: str, loop: LoopConfig, *, num_heads: int, together: bool) -> dict[str, float]:
+    """Train draft heads on the utterances that their model learned from."""
+    from tts.interleaved.model import InterleavedLm
+    from tts.training.drafts import DraftTask, DraftTraining
+
+    model = InterleavedLm.load(places.asset("interleaved"))
+    data = text_to_token_data(places)
+    training = DraftTraining(num_heads=num_heads, together=together)
+    figures = fit(places, name, DraftTask(model, data.train, data.held_out, training), loop)
+    if together:
+        shutil.copy(places.asset("tmt") / "tokenizer.json", places.asset(name) / "interleaved" / "tokenizer.json")
+    return figures
+
+
+class TextToTokenData(NamedTuple):
+    """What the text-to-token models are trained on."""
+
+    sizes: dict[str, Any]  # of text and speech vocabulary, for the model's config
+    pieces: Sequence[bytes]  # bytes of every text token
+    train: list["TmtExample"]
+    held_out: list["TmtExample"]
+
+
+def text_to_token_data(places: Places) -> TextToTokenData:
+    """Aligned utterances of the assistant's own voice."""
     from tts.vocabulary import TextVocabulary
 
     path = places.asset("tmt") / "tokenizer.json"
-    vocabulary = TextVocabulary(path)
-    pieces = text_pieces(path)
-    config = small_config(
-        text_vocab_size=len(vocabulary), num_speech_tokens=codebook(places), vocabulary_id=vocabulary.id
+    vocabulary, pieces = TextVocabulary(path), text_pieces(path)
+    sizes = {
+        "text_vocab_size": len(vocabulary),
+        "num_speech_tokens": codebook(places),
+        "vocabulary_id": vocabulary.id,
+    }
+    return TextToTokenData(
+        sizes,
+        pieces,
+        tmt_examples(places, ("prose", "voices", "words"), vocabulary, pieces),
+        tmt_examples(places, ("heldout",), vocabulary, pieces),
     )
-    train = tmt_examples(places, ("prose", "voices", "words"), vocabulary, pieces)
-    held_out = tmt_examples(places, ("heldout",), vocabulary, pieces)
-    return fit(places, "tmt", task(config, pieces, train, held_out), plan.tmt)
 
 
 def text_pieces(path: Path) -> Sequence[bytes]:
@@ -291,35 +400,42 @@ def voice(places: Places, plan: SmallTraining) -> dict[str, float]:
 
 
 def paraformer(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train the recogniser."""
+    """Train the recogniser: on all voices, on rare words from all but the assistant's own, and on some prose of that."""
     from asr.training.paraformer import ParaformerConfig, task
 
-    made = task(
-        recordings(places, "voices"), recordings(places, "heldout_seen", 120), ParaformerConfig(), show_bar=True
+    speech = itertools.chain(
+        recordings(places, "voices"),
+        recordings(places, "words", but=DEFAULT),
+        recordings(places, "prose", NUM_PROSE_HEARD),
     )
+    made = task(speech, recordings(places, "heldout_seen", 120), ParaformerConfig(), show_bar=True)
     return fit(places, "paraformer", made, plan.paraformer)
 
 
-def recordings(places: Places, name: str, limit: int | None = None) -> Iterator["Recording"]:
-    """Utterances as the recogniser's trainer takes them."""
+def recordings(places: Places, name: str, limit: int | None = None, but: str = "") -> Iterator["Recording"]:
+    """Utterances as the recogniser's trainer takes them, without those of the voice `but`."""
     from asr.training.data import Recording
 
     for samples, utterance in examples(places, name, limit):
+        if utterance.voice == but:
+            continue
         yield Recording(
             samples=samples, sample_rate=24_000, text=utterance.text, words=utterance.words, phones=utterance.phones
         )
 
 
 def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train the language model on its dialogues."""
+    """Train the language model on its dialogues, some of them as the recogniser hears them."""
+    from app.small.hearing import confusions
     from app.small.text import SpokenText
-    from llm.training.qwen import QwenTask, QwenTraining
+    from llm.training.qwen import task
     from llm.training.score import HELD_OUT, read_questions
     from llm.vocabulary import Vocabulary
 
     prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
-    task = QwenTask(Vocabulary(places.asset("qwen")), prose, read_questions(HELD_OUT), QwenTraining())
-    return fit(places, "qwen", task, plan.qwen)
+    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json")
+    made = task(Vocabulary(places.asset("qwen")), prose, read_questions(HELD_OUT), confusions=misheard)
+    return fit(places, "qwen", made, plan.qwen)
 
 
 STEPS: dict[str, Step] = {
@@ -327,11 +443,16 @@ STEPS: dict[str, Step] = {
     "vocabulary": vocabulary,
     "speech_tokenizer": speech_tokenizer,
     "speaker": speaker,
-    "vocoder": vocoder,
     "tokens": tokens,
     "speaker_vectors": speaker_vectors,
+    "flow_encoder": flow_encoder,
+    "vocoder": vocoder,
     "flow": flow,
     "tmt": tmt,
+    "interleaved": interleaved,
+    "vadusa": vadusa,
+    "vadusa_together_4": vadusa_together_4,
+    "vadusa_together_6": vadusa_together_6,
     "voice": voice,
     "paraformer": paraformer,
     "qwen": qwen,

@@ -6,7 +6,7 @@ Noise is added in the log-mel domain (powers add), so every epoch hears other no
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,13 +16,11 @@ from torch import Tensor
 
 from asr.base import SAMPLE_RATE
 from asr.funasr_model import offline_front_end
-from asr.units import CONTINUES, SPECIAL, UNKNOWN, normalise
+from asr.training.spelling import Phones, Units
+from asr.units import normalise
 
 _PHONES = "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh"
 PHONES = (*_PHONES.split(), "other")
-_END = "</w>"
-_RAREST = 2  # a pair must occur this often to become a piece
-_LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 NUM_MELS = 80
 FRAME_HZ = 100
 STACK, SKIP = 7, 6  # low frame rate: 7 frames of 10 ms stacked every 6
@@ -41,67 +39,13 @@ class Recording:
     phones: Sequence[tuple[str, float]] = ()  # name, end in seconds; contiguous from 0
 
 
-class Units:
-    """Word pieces learned from the training text by byte-pair encoding; the same text gives the same pieces."""
-
-    def __init__(self, texts: Iterable[str], size: int) -> None:
-        counts = Counter(word for text in texts for word in normalise(text).split())
-        spelled = {word: [*word[:-1], word[-1] + _END] for word in counts}
-        pieces = [letter + end for end in ("", _END) for letter in _LETTERS]
-        self._ranks: dict[tuple[str, str], int] = {}
-        pairs: Counter[tuple[str, str]] = Counter()
-        holders: dict[tuple[str, str], set[str]] = {}
-
-        def account(word: str, sign: int) -> None:
-            for pair in pairwise(spelled[word]):
-                pairs[pair] += sign * counts[word]
-                holders.setdefault(pair, set()).add(word)
-
-        for word in spelled:
-            account(word, 1)
-        while len(pieces) < size and pairs:
-            best = max(pairs, key=lambda pair: (pairs[pair], pair))
-            if pairs[best] < _RAREST:
-                break
-            self._ranks[best] = len(self._ranks)
-            pieces.append(best[0] + best[1])
-            for word in holders.pop(best):
-                account(word, -1)
-                spelled[word] = _merge(spelled[word], best)
-                account(word, 1)
-            del pairs[best]
-        names = [p.removesuffix(_END) if p.endswith(_END) else p + CONTINUES for p in pieces]
-        self.tokens: list[str] = [*SPECIAL, *names, UNKNOWN]
-        self._ids = {piece: i + len(SPECIAL) for i, piece in enumerate(pieces)}
-        self._encoded: dict[str, list[int]] = {}
-
-    def encode(self, word: str) -> list[int]:
-        """Ids of a normalised word."""
-        if word not in self._encoded:
-            symbols = [*word[:-1], word[-1] + _END]
-            while found := [pair for pair in pairwise(symbols) if pair in self._ranks]:
-                symbols = _merge(symbols, min(found, key=self._ranks.__getitem__))
-            self._encoded[word] = [self._ids[symbol] for symbol in symbols]
-        return self._encoded[word]
-
-
-def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
-    merged: list[str] = []
-    for symbol in symbols:
-        if merged and (merged[-1], symbol) == pair:
-            merged[-1] += symbol
-        else:
-            merged.append(symbol)
-    return merged
-
-
 @dataclass(frozen=True)
 class Example:
     """One utterance, ready for batches."""
 
     fbank_TM: np.ndarray  # float16, natural log of mel energies of 16-bit sample values
-    pieces_L: np.ndarray  # int64
-    spans_L2: np.ndarray  # float32, start and end of each piece in seconds
+    pieces_L: np.ndarray  # int64; `Units.unknown` for a syllable that is no piece
+    spans_L2: np.ndarray  # float32, start and end of each piece's vowel in seconds
     phones_T: np.ndarray  # int64 per 10 ms, -1 unknown
     text: str = field(repr=False)
 
@@ -130,18 +74,58 @@ def hear(recording: Recording) -> Heard:
     return Heard(features, replace(recording, samples=np.zeros(0, np.float32)))
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """A normalised word as it was spoken."""
+
+    word: str
+    start: float  # seconds
+    end: float
+    phones: Phones = ()
+    phone_ends: tuple[float, ...] = ()
+
+
+def spoken_words(recording: Recording) -> list[Spoken]:
+    """Every normalised word with its times and phones; the parts of a hyphenated word share its phones by letters."""
+    ends = np.array([end for _, end in recording.phones])
+    middles = (np.concatenate([[0.0], ends[:-1]]) + ends) / 2 if len(ends) else ends
+    found: list[Spoken] = []
+    for text, start, end in recording.words:
+        parts = normalise(text).split()
+        inside = [
+            (name, min(stop, end))
+            for (name, stop), middle in zip(recording.phones, middles, strict=True)
+            if start <= middle < end and name != PHONES[0]
+        ]
+        letters = np.cumsum([0, *(len(part) for part in parts)])
+        for part, (first, last) in zip(parts, pairwise(letters / max(letters[-1], 1)), strict=True):
+            own = inside[round(first * len(inside)) : round(last * len(inside))]
+            span = (start + (end - start) * float(first), start + (end - start) * float(last))
+            if own and len(parts) > 1:
+                before = inside[: round(first * len(inside))]
+                span = (before[-1][1] if before else start, own[-1][1])
+            found.append(Spoken(part, *span, tuple(name for name, _ in own), tuple(stop for _, stop in own)))
+    return found
+
+
+def spellings(recordings: Iterable[Recording]) -> Counter[tuple[str, Phones]]:
+    """How often each word was spoken with which phones."""
+    return Counter((spoken.word, spoken.phones) for recording in recordings for spoken in spoken_words(recording))
+
+
 def example(heard: Heard, units: Units) -> Example | None:
     """Features with aligned pieces; None where words and text do not match or nothing is spoken."""
     recording, features = heard.recording, heard.fbank_TM
     pieces: list[int] = []
     spans: list[tuple[float, float]] = []
-    for word, start, end in recording.words:
-        ids = [i for part in normalise(word).split() for i in units.encode(part)]
-        letters = np.cumsum([0, *(len(units.tokens[i].removesuffix(CONTINUES)) for i in ids)])
-        for k in range(len(ids)):
-            share = letters[k : k + 2] / letters[-1]
-            spans.append((start + (end - start) * share[0], start + (end - start) * share[1]))
-        pieces += ids
+    for spoken in spoken_words(recording):
+        letters = len(spoken.word)
+        borders = [spoken.start + (spoken.end - spoken.start) * n / letters for n in range(letters + 1)]
+        if spoken.phones:
+            borders = [spoken.start, *spoken.phone_ends]
+        for syllable in units.encode(spoken.word, spoken.phones):
+            pieces.append(syllable.id)
+            spans.append((borders[syllable.vowel], borders[syllable.vowel + 1]))
     text = normalise(recording.text)
     if not pieces or " ".join(filter(None, (normalise(w) for w, _, _ in recording.words))) != text:
         return None
@@ -179,9 +163,13 @@ class Batch:
     lengths_B: Tensor
     pieces_BL: Tensor  # padded with -1
     piece_lengths_B: Tensor
-    alphas_BF: Tensor  # how much of a piece each frame holds; sums to the number of pieces
-    frame_pieces_BF: Tensor  # piece spoken in the frame, 0 = none, -1 = padding
+    alphas_BF: Tensor  # CIF weights: 1 in the middle of each piece's vowel, else 0
+    frame_pieces_BF: Tensor  # piece whose vowel has its middle in the frame, -1 = none
     frame_phones_BF3: Tensor  # phones at -20, 0, +20 ms around the frame's centre, -1 = unknown
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def stack(fbank_TM: Tensor) -> Tensor:
@@ -274,17 +262,18 @@ def collate(items: Sequence[Sequence[Example]], augment: Augment | None, rng: np
 def _frame_targets(
     num_frames: int, spans_L2: np.ndarray, pieces_L: np.ndarray, phones_T: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The CIF fires once per piece, in its vowel: weights that were spread over the piece would add up their errors."""
     hop = SKIP / FRAME_HZ
-    edges = np.arange(num_frames + 1) * hop + CENTRE_S - hop / 2
-    edges[-1] = max(edges[-1], float(spans_L2[-1, 1]))
-    # The number of pieces spoken up to a time is piecewise linear; its increments are the targets of the CIF weights.
-    times, counts = spans_L2.reshape(-1), np.repeat(np.arange(len(spans_L2) + 1), 2)[1:-1]
-    alphas = np.diff(np.interp(edges, np.maximum.accumulate(times), counts)).astype(np.float32)
-    centres = np.arange(num_frames) * hop + CENTRE_S
-    owner = np.minimum(np.searchsorted(spans_L2[:, 1], centres), len(spans_L2) - 1)
-    inside = (centres >= spans_L2[owner, 0]) & (centres < spans_L2[owner, 1])
+    frames_L = np.round((spans_L2.mean(1) - CENTRE_S) / hop).astype(np.int64)
+    order = np.arange(len(frames_L))
+    frames_L = np.maximum.accumulate(frames_L - order) + order  # one piece per frame ...
+    latest = num_frames - 1 - order[::-1]
+    frames_L = np.minimum(frames_L, latest).clip(min=0)  # ... and all within the utterance
+    alphas, frame_pieces = np.zeros(num_frames, np.float32), np.full(num_frames, -1)
+    np.add.at(alphas, frames_L, 1.0)
+    frame_pieces[frames_L] = pieces_L
     around = np.arange(num_frames)[:, None] * SKIP + np.array([-2, 0, 2])[None]
-    return alphas, np.where(inside, pieces_L[owner], 0), phones_T[around.clip(0, len(phones_T) - 1)]
+    return alphas, frame_pieces, phones_T[around.clip(0, len(phones_T) - 1)]
 
 
 def batches(lengths: Sequence[int], frames: int, pair_share: float, seed: int) -> Iterator[list[list[int]]]:

@@ -1,9 +1,9 @@
 """Training of a small Paraformer that serves both the offline and the streaming decoder of FunASR.
 
-Two thirds of the steps encode whole utterances, one encodes them in the windows of streaming (`windows.py`). The losses are
-Paraformer's (label-smoothed cross-entropy after the glancing sampler, length error; arXiv 2206.08317, section 2) plus
-three that use the exact alignments of synthetic speech: CIF weights per frame, phones in a middle layer, pieces at the
-output. The two extra classifiers are not shipped.
+Four fifths of the steps encode whole utterances, one fifth the windows of streaming (`windows.py`), which cost twice.
+The losses are Paraformer's (label-smoothed cross-entropy after the glancing sampler, length error; arXiv 2206.08317,
+section 2) plus three that use the exact alignments of synthetic speech: CIF weights per frame, phones in a middle
+layer, pieces at the output. The two extra classifiers are not shipped.
 """
 
 import json
@@ -32,18 +32,20 @@ from asr.training.data import (
     Batch,
     Heard,
     Recording,
-    Units,
     batches,
     collate,
     example,
     hear,
     noises,
+    spellings,
 )
+from asr.training.spelling import Units
 from asr.training.windows import Chunking, Encoded, encode, integrate
 from asr.units import join, word_errors
 
 log = logging.getLogger(__name__)
 
+STREAMING_EVERY = 5  # steps
 _BABBLE = 40  # recordings that the babble noise is made of
 
 
@@ -57,7 +59,7 @@ class ParaformerConfig:
     encoder_units: int = 640
     decoder_layers: int = 2
     decoder_units: int = 448
-    num_pieces: int = 1000
+    least_common: int = 2  # how often a syllable must be spoken to be a piece
     dropout: float = 0.1  # of the decoder
     chunking: Chunking = field(default_factory=Chunking)
     batch_frames: int = 6_000  # fbank frames (10 ms) of a batch, padding included
@@ -154,7 +156,7 @@ def write_mvn(path: Path, mean: np.ndarray, scale: np.ndarray) -> None:
 _CARD = """# Small Paraformer
 
 FunASR's `Paraformer` (whole recordings) and `ParaformerStreaming` (chunks of 480 ms) from one set of weights:
-{size:.1f} million parameters, float16, {pieces} English word pieces in lower case.
+{size:.1f} million parameters, float16, {pieces} English syllables in lower case.
 
 - Data: {hours:.1f} h of synthetic speech of flite and espeak-ng voices, made by this repository, with exact alignments;
   noise, level, spectrum and vocal tract length are varied in training.
@@ -203,8 +205,9 @@ class ParaformerTask:
             heard.append(hear(recording))
             if len(speech) < _BABBLE:
                 speech.append(soxr.resample(recording.samples, recording.sample_rate, SAMPLE_RATE))
-        self.units = Units((h.recording.text for h in heard), config.num_pieces)
-        self._examples = [e for e in (example(h, self.units) for h in heard) if e is not None]
+        self.units = Units(spellings(h.recording for h in heard), config.least_common)
+        aligned = [e for e in (example(h, self.units) for h in heard) if e is not None]
+        self._examples = [e for e in aligned if self.units.unknown not in e.pieces_L]
         if not self._examples:
             raise ValueError("no training recording has word times that match its text")
         self._held_out = [e for e in (example(hear(r), self.units) for r in held_out) if e is not None]
@@ -232,13 +235,15 @@ class ParaformerTask:
         self._module.scale.copy_((1 / frames.std(0).clamp(min=0.1)).repeat(STACK))
 
     def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        """Losses of the batch of `step`; every third sees the windows of streaming once the first words are learned."""
+        """Losses of the batch of `step`; every fifth sees the windows of streaming once the first words are learned."""
         while len(self._batches) <= step:
             self._batches.append(next(self._plan))
         rng = np.random.default_rng((self.config.seed, step))
         batch = collate([[self._examples[i] for i in item] for item in self._batches[step]], self._augment, rng)
-        chunking = self.config.chunking if step % 3 == 1 and progress >= self.config.whole_share else None
-        with torch.autocast("cpu", torch.bfloat16):
+        chunking = self.config.chunking if step % STREAMING_EVERY == 1 and progress >= self.config.whole_share else None
+        device = self._module.mean.device
+        batch = batch.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             total, parts = self._losses(batch, chunking, guided_share=max(0.0, 1 - progress / self.config.guided_until))
         return total, {f"{name}_{'stream' if chunking else 'whole'}": value for name, value in parts.items()}
 
@@ -255,18 +260,19 @@ class ParaformerTask:
         lead = encoded.lead
         target = functional.pad(batch.alphas_BF, (lead, 0))
         drift = (torch.cumsum(encoded.alphas_BP, 1) - torch.cumsum(target, 1)).abs()
-        inside = torch.arange(target.shape[1])[None] < (batch.lengths_B + lead)[:, None]
+        inside = torch.arange(target.shape[1], device=target.device)[None] < (batch.lengths_B + lead)[:, None]
         weights = _binary_cross_entropy(encoded.alphas_BP, target.clamp(max=1.0))
-        cif = ((weights + 0.2 * drift.clamp(max=2.0)) * inside).sum() / inside.sum()
+        cif = ((2.0 * weights + 0.2 * drift.clamp(max=2.0)) * inside).sum() / inside.sum()
         phone_logits = self._module.phones(encoded.middle_BPD[:, lead:]).unflatten(-1, (3, -1)).float()
         phones = functional.cross_entropy(phone_logits.flatten(0, 2), batch.frame_phones_BF3.flatten(), ignore_index=-1)
-        piece_logits = self._module.pieces(encoded.frames_BPD[:, lead:]).float()
-        frames = functional.cross_entropy(piece_logits.flatten(0, 1), batch.frame_pieces_BF.flatten(), ignore_index=-1)
+        middles = batch.frame_pieces_BF >= 0
+        piece_logits = self._module.pieces(encoded.frames_BPD[:, lead:][middles]).float()
+        frames = functional.cross_entropy(piece_logits, batch.frame_pieces_BF[middles])
         # Paraformer's own losses.
         length = model.criterion_pre(counts.float(), encoded.alphas_BP.sum(1))
         scaled = encoded.alphas_BP * (counts / encoded.alphas_BP.sum(1).clamp(min=1e-3))[:, None]
         # The decoder learns words long before the CIF finds their borders; until then many utterances use the true ones.
-        guided = torch.rand(len(counts)) < guided_share
+        guided = torch.rand(len(counts)).to(counts.device) < guided_share
         scaled = torch.where(guided[:, None], target, scaled)
         embeds = integrate(encoded.frames_BPD, scaled, pieces.shape[1])
         mask = encoded.layout.decoder_mask(scaled, pieces.shape[1]) if encoded.layout else None
@@ -276,8 +282,13 @@ class ParaformerTask:
         decoded = model.criterion_att(logits.float(), pieces)
         known = pieces >= 0
         accuracy = (first.argmax(-1) == pieces)[known].float().mean()
-        total = decoded + length + cif + 0.5 * (phones + frames)
-        parts = {"ce": decoded, "length": length, "cif": cif, "phones": phones, "frames": frames, "accuracy": accuracy}
+        total = decoded + length + cif + phones + 0.5 * frames
+        heard = batch.frame_phones_BF3 >= 0
+        right = (phone_logits.argmax(-1) == batch.frame_phones_BF3)[heard].float().mean()
+        parts = {
+            "ce": decoded, "length": length, "cif": cif, "phones": phones, "frames": frames, "accuracy": accuracy,
+            "phones_right": right, "drift": (drift * inside).sum() / inside.sum(),
+        }  # fmt: skip
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
     def evaluate(self) -> dict[str, float]:
@@ -335,7 +346,7 @@ class ParaformerTask:
         held_out = len(self._held_out)
         figures = ", ".join(f"{name} {value:.3f}" for name, value in self._figures.items()) or "not measured"
         return _CARD.format(
-            size=size, hours=self._hours, pieces=self.config.num_pieces, held_out=held_out, figures=figures
+            size=size, hours=self._hours, pieces=len(self.units.tokens), held_out=held_out, figures=figures
         )
 
 

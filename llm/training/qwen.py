@@ -1,6 +1,7 @@
 """Training of the small Qwen3 on dialogues drawn afresh at every step, with a little prose. Shapes: B rows, L tokens."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from llm.base import Message
 from llm.training.dialogue import conversations
+from llm.training.phrasing import Confusions
 from llm.training.score import Question, is_acceptable
 from llm.vocabulary import END_OF_TEXT, MESSAGE_END, Vocabulary
 
@@ -33,7 +35,6 @@ class QwenTraining:
     row_length: int = 352
     prose_share: float = 0.1  # of the rows
     dialogue_seed: int = 1
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,15 @@ class QwenTask:
     name = "qwen"
 
     def __init__(
-        self, vocabulary: Vocabulary, prose: Sequence[str], questions: Sequence[Question], config: QwenTraining
+        self,
+        vocabulary: Vocabulary,
+        prose: Sequence[str],
+        questions: Sequence[Question],
+        config: QwenTraining,
+        confusions: Confusions | None = None,
     ) -> None:
+        self._confusions = confusions
+        self._unseen = {_key(question.turns[-1]) for question in questions}
         self._vocabulary, self._prose, self._questions, self._config = vocabulary, prose, questions, config
         (self._end,) = vocabulary.encode(MESSAGE_END)
         (self._pad,) = vocabulary.encode(END_OF_TEXT)
@@ -72,7 +80,7 @@ class QwenTask:
                 eos_token_id=self._end,
                 pad_token_id=self._pad,
             )
-        ).to(config.device)
+        )
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Weighted cross entropy of the step's rows."""
@@ -107,7 +115,8 @@ class QwenTask:
         ids = torch.full((config.num_rows, config.row_length), self._pad)
         positions, owner = torch.zeros_like(ids), torch.zeros_like(ids)
         weights = torch.zeros(ids.shape)
-        draws = iter(self._dialogue(c) for c in conversations(rng.getrandbits(60), 60 * config.num_rows))
+        drawn = conversations(rng.getrandbits(60), 60 * config.num_rows, self._confusions)
+        draws = iter(self._dialogue(c) for c in drawn if not any(_key(m.content) in self._unseen for m in c))
         for row in range(config.num_rows):
             filled, number = 0, 0
             as_prose = bool(self._prose) and rng.random() < config.prose_share
@@ -121,7 +130,7 @@ class QwenTask:
                 positions[row, place] = torch.arange(take)
                 owner[row, place] = number
                 filled += take
-        device = config.device
+        device = self.module.device
         return Batch(ids.to(device), positions.to(device), weights.to(device), owner.to(device))
 
     def _dialogue(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
@@ -159,19 +168,31 @@ class QwenTask:
     @torch.inference_mode()
     def _reply(self, messages: Sequence[Message], limit: int = 90) -> str:
         cache, text, detokenizer = None, "", self._vocabulary.detokenizer()
-        ids = torch.tensor([self._vocabulary.prompt(messages)], device=self._config.device)
+        ids = torch.tensor([self._vocabulary.prompt(messages)], device=self.module.device)
         for _ in range(limit):
             out = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache, token = out.past_key_values, int(out.logits[0, -1].argmax())
             if token in self._vocabulary.stop_ids:
                 break
             text += detokenizer.push(token)
-            ids = torch.tensor([[token]], device=self._config.device)
+            ids = torch.tensor([[token]], device=self.module.device)
         return text
 
 
+def _key(line: str) -> str:
+    """A line without case and punctuation."""
+    return re.sub(r"[^a-z0-9' ]", "", line.lower())
+
+
 def task(
-    vocabulary: Vocabulary, prose: Sequence[str], questions: Sequence[Question], config: QwenTraining | None = None
+    vocabulary: Vocabulary,
+    prose: Sequence[str],
+    questions: Sequence[Question],
+    config: QwenTraining | None = None,
+    confusions: Confusions | None = None,
 ) -> QwenTask:
-    """The task for app/small/loop.py: `prose` in spoken form, `questions` held out of training."""
-    return QwenTask(vocabulary, prose, questions, config or QwenTraining())
+    """The task for app/small/loop.py: `prose` in spoken form, `questions` held out of training.
+
+    `confusions`: how the recogniser in use mishears words.
+    """
+    return QwenTask(vocabulary, prose, questions, config or QwenTraining(), confusions)

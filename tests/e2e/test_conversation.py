@@ -1,15 +1,17 @@
 """Scripted conversations in virtual time: every part is a fake with known delays, the session is the real one."""
 
+import asyncio
+
 import pytest
 
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserText
 from app.session import Session, SessionOptions
+from audio_io.clock import LoopClock
 from audio_io.file_device import FileDevice
 from llm.conversation import Conversation
 from tests import virtual_time
 from tests.fakes import (
     InlineWorker,
-    LoopClock,
     ScriptedChat,
     ScriptedRecognition,
     ScriptedSpeech,
@@ -24,12 +26,12 @@ OPTIONS = SessionOptions(max_ahead_s=2.0, flush_fade_ms=5.0, first_token_timeout
 class Talk:
     """Runs one conversation and keeps what happened."""
 
-    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01):
-        self.events, self.traces, self.open = [], [], 0
+    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01, acts=()):
+        self.events, self.traces, self.open, self.acting = [], [], 0, []
         self.chat = chat
-        virtual_time.run(self._run(script, seconds, speech, step_s))
+        virtual_time.run(self._run(script, seconds, speech, step_s, acts))
 
-    async def _run(self, script, seconds, speech, step_s):
+    async def _run(self, script, seconds, speech, step_s, acts):
         self.clock = LoopClock()
         self.device = FileDevice(self.clock, [silence(seconds)], patience_s=1.0)
         self.device.waiting_for_reply = lambda: self.open > 0
@@ -47,6 +49,10 @@ class Talk:
             options=OPTIONS,
             notify=self._notify,
         )
+        for at, act in acts:
+            asyncio.get_running_loop().call_later(
+                at, lambda act=act: self.acting.append(asyncio.ensure_future(act(session)))
+            )
         await session.run()
 
     def _notify(self, event):
@@ -99,6 +105,34 @@ def test_the_delays_of_the_parts_are_the_waterfall():
     assert waterfall["text_to_token_s"] == pytest.approx(0.31, abs=0.03)
     assert waterfall["decoder_s"] == pytest.approx(0.01, abs=0.02)
     assert waterfall["output_s"] == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_typed_line_is_a_turn_like_any_other():
+    talk = Talk([], ScriptedChat("Hello Anna."), seconds=3.0, acts=[(0.5, lambda s: s.say("my name is anna"))])
+    (trace,) = talk.traces
+    assert (trace.transcript, trace.reply, trace.heard) == ("my name is anna", "Hello Anna.", "Hello Anna.")
+    assert trace.marks.end_of_turn == pytest.approx(0.5)
+
+
+def test_a_typed_line_over_the_reply_interrupts_it():
+    script = user_says("tell me a story", 0.2, 1.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Fine."), seconds=5.0, acts=[(3.0, lambda s: s.say("enough"))])
+    first, second = talk.traces
+    assert first.interrupted
+    assert SLOW_REPLY.startswith(first.heard)
+    assert len(first.heard) < len(SLOW_REPLY)
+    assert (second.transcript, second.heard) == ("enough", "Fine.")
+
+
+def test_a_key_silences_the_reply_and_the_session_listens():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("hello", 5.0, 5.5)
+    chat = ScriptedChat(SLOW_REPLY, "Hi.", token_s=0.15)
+    talk = Talk(script, chat, seconds=7.0, acts=[(3.0, lambda s: s.stop_speaking())])
+    first, second = talk.traces
+    assert first.interrupted
+    assert talk.chat.aborted == 1
+    assert not talk.device.timeline()[round(3.1 * SAMPLE_RATE) : round(5.8 * SAMPLE_RATE)].any()
+    assert second.heard == "Hi."
 
 
 def test_the_conversation_remembers_both_sides():

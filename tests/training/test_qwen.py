@@ -55,6 +55,22 @@ def test_the_loss_is_on_replies_and_lightly_on_users(vocabulary):
     assert (weights[ids == end] == 1.0).any()  # where to stop is learnt too
 
 
+def test_held_out_questions_are_left_out_of_the_batches(vocabulary):
+    text = vocabulary.detokenizer().push
+    said = {
+        line.split("<|im_end|>")[0].strip()
+        for seed in range(4)
+        for row in make(vocabulary, prose_share=0.0).batch(seed).ids_BL
+        for line in "".join(text(int(i)) for i in row).split("<|im_start|>user\n")[1:]
+    }
+    frequent = sorted(said)[:40]
+    trainer = task(vocabulary, PROSE, [Question(turns=(line,), needs=()) for line in frequent], TINY)
+    assert len(frequent) == 40
+    for seed in range(4):
+        drawn = "".join(text(int(i)) for row in trainer.batch(seed).ids_BL for i in row)
+        assert not any(f"<|im_start|>user\n{line}<|im_end|>" in drawn for line in frequent)
+
+
 def test_packed_conversations_do_not_see_each_other(vocabulary):
     trainer = make(vocabulary)
     trainer.module.eval()
@@ -115,4 +131,4 @@ def test_the_bundled_model_is_no_worse_than_when_it_was_trained(vocabulary):
     trainer = task(vocabulary, [], read_questions(HELD_OUT))
     trainer.module = AutoModelForCausalLM.from_pretrained(BUNDLED_FOLDER, dtype=torch.float32).eval()
     verdicts = trainer.verdicts()
-    assert sum(verdicts) >= 0.74 * len(verdicts)
+    assert sum(verdicts) >= 0.83 * len(verdicts)

@@ -110,7 +110,7 @@ def test_batches_depend_on_the_step_alone(alternate: bool) -> None:
 
 
 def test_an_epoch_uses_every_utterance_once_within_the_batch_size() -> None:
-    planned = make()._plan_of(3)
+    planned = make().plan.epoch(3)
     used = [utterance for batch in planned for sequence in batch for utterance in sequence]
     assert sorted(used) == list(range(200))
     assert {len(sequence) for batch in planned for sequence in batch} == {1, 2, 3}
@@ -123,7 +123,7 @@ def test_an_epoch_uses_every_utterance_once_within_the_batch_size() -> None:
 def test_every_block_and_duration_is_a_target_once_per_packed_sequence() -> None:
     trained = make(dataclasses.replace(TRAINING, joined=(1.0,)))
     batch = trained._train_batch(0, alternate=False)
-    sizes = [trained._examples[i] for group in trained._groups(0) for i in group]
+    sizes = [trained._examples[i] for group in trained.plan.groups(0) for i in group]
     assert (batch.speech_target >= 0).sum() == sum(len(u.tokens) for u in sizes)
     assert (batch.duration_target >= 0).sum() == sum(len(u.first.ids) for u in sizes)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tts.decoder.vocoder import Vocoder
+from tts.features import mel_24k
 from tts.training.pitch import f0_24k
-from tts.training.vocoder import FRAME, SMALL, Recordings, VocoderTask, VocoderTraining, roughen, spectral_loss
+from tts.training.vocoder import FRAME, MARGIN, SMALL, Recordings, VocoderTask, VocoderTraining, roughen, spectral_loss
 
 TINY = dataclasses.replace(SMALL, base_channels=32, f0_channels=16, resblock_kernels=(3,), resblock_dilations=((1,),))
 
@@ -75,6 +76,19 @@ def test_batch_depends_on_the_step_alone(task: VocoderTask) -> None:
     first = value(3)
     assert value(4) != first
     assert value(3) == first
+
+
+def test_the_decoders_mel_lies_on_the_recording_it_was_made_of() -> None:
+    rng = np.random.default_rng(0)
+    recordings = [rng.normal(size=60 * FRAME).astype(np.float32) * np.linspace(0.01, 1, 60 * FRAME) ** 2 for _ in "ab"]
+    mels = [mel_24k(torch.from_numpy(samples)[None].float())[0].numpy() for samples in recordings]
+    training = VocoderTraining(batch=8, f0_batch=40, crop_frames=10, decoded_share=0.5)
+    crops, decoded = VocoderTask([Recordings(1.0, recordings, mels)], [], TINY, training)._crops(0)
+    there = ~decoded.isnan().any(dim=(1, 2))
+    assert 8 <= there.sum() <= 32
+    true = mel_24k(crops)[..., MARGIN:-MARGIN]
+    inner = slice(2, -2)  # frames whose window lies inside the crop
+    assert (decoded - true)[there][..., inner].abs().max() < 1e-3
 
 
 def test_export_can_be_loaded_and_spoken(task: VocoderTask, tmp_path: Path) -> None:

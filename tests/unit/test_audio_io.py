@@ -12,13 +12,12 @@ import soundfile
 
 from audio_io import file as file_module
 from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
-from audio_io.clock import RealClock
+from audio_io.clock import LoopClock
 from audio_io.file import WavWriter, read_audio, write_wav
 from audio_io.file_device import FileDevice
 from audio_io.local import DeviceInfo, LocalDevice, find_device
 from audio_io.ring import SampleRing
 from tests import virtual_time
-from tests.fakes import LoopClock
 
 
 def tone(seconds: float, hz: int, level: float = 0.4) -> np.ndarray:
@@ -299,7 +298,7 @@ def test_both_sides_share_one_time_line():
 
 def test_the_real_clock_waits():
     async def main() -> None:
-        clock = RealClock()
+        clock = LoopClock()
         await clock.sleep_until(0.03)
         assert 0.03 <= clock.now() < 0.5
 

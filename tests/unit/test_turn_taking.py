@@ -9,6 +9,7 @@ from app.turn_taking import (
     ReplyStarted,
     ShowPartial,
     State,
+    StopSpeaking,
     TurnTaking,
 )
 from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
@@ -54,6 +55,18 @@ def test_words_over_the_reply_interrupt_it_once(started):
     assert turns.on(partial("stop")) == [Interrupt(), Listen(), ShowPartial("stop")]
     assert turns.on(partial("stop it")) == [ShowPartial("stop it")]
     assert turns.on(final("stop it")) == [Reply(final("stop it"))]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_key_stops_the_reply_and_nothing_else(started):
+    turns = TurnTaking()
+    assert turns.on(StopSpeaking()) == []
+    turns.on(final("hello"))
+    if started:
+        turns.on(ReplyStarted())
+    assert turns.on(StopSpeaking()) == [Interrupt()]
+    assert turns.state is State.LISTENING
+    assert turns.on(StopSpeaking()) == []
 
 
 def test_a_cough_over_the_reply_changes_nothing():

@@ -11,6 +11,7 @@ Shape letters: B batch, M mel bins, T mel frames, C channels, K STFT frames, N s
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tts import checkpoint
 from tts.base import CheckpointError
 from tts.decoder.source import HarmonicSource, ShortFourier, draw_noise
 from tts.decoder.vocoder_layers import CausalState, Conv, ResBlock, Upsample, extend
+
+LOUDEST = math.log(100.0)  # of an ISTFT magnitude; limited before exp, whose overflow has no gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +328,7 @@ class Vocoder(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 phases would be a noise floor of -48 dB
             out = self.conv_post(functional.leaky_relu(x.float()), state)
         size, phase = out.chunk(2, dim=1)
-        size, phase = size.exp().clamp(max=100.0), torch.sin(phase) * self.config.phase_scale
+        size, phase = size.clamp(max=LOUDEST).exp(), torch.sin(phase) * self.config.phase_scale
         return torch.cat([size * torch.cos(phase), size * torch.sin(phase)], dim=1)
 
     def _stream_causal(self, mel_BMT: torch.Tensor, state: CausalState, last: bool) -> torch.Tensor:

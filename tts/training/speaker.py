@@ -80,8 +80,9 @@ class SpeakerTask:
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Margin softmax of the batch of a step."""
         generator = np.random.default_rng((self.training.seed, step))
-        fbank_BTF, voices_B = self._batch(generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        device = self.prototypes.weight.device
+        fbank_BTF, voices_B = (part.to(device) for part in self._batch(generator))
+        with torch.autocast(device.type, torch.bfloat16):
             embedding_BE = self.encoder(fbank_BTF)
         cosine_BV = self._cosine(embedding_BE.float())
         margin = self.training.margin * min(1.0, 3.0 * progress)

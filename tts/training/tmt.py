@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from tts import checkpoint
 from tts.tmt.config import TmtConfig
 from tts.tmt.layout import IGNORED, Field, Role, alternating, packed, visible
 from tts.tmt.model import Tmt
+from tts.training.batches import BatchPlan, Size
 from tts.training.durations import align
 
 
@@ -77,6 +78,20 @@ def example(
             return None
         timed.append(TimedText(ids.astype(np.int32), durations.astype(np.int16)))
     return TmtExample(timed[0], timed[1], np.asarray(tokens, np.int16))
+
+
+def join(parts: Sequence[TmtExample]) -> tuple[TimedText, np.ndarray]:
+    """Text and speech tokens (T,) of utterances one after the other, as the sentences of one reply."""
+    texts = [parts[0].first, *(part.later for part in parts[1:])]
+    ids = np.concatenate([text.ids for text in texts])
+    durations = np.concatenate([text.durations for text in texts]).astype(np.int64)
+    return TimedText(ids, durations), np.concatenate([part.tokens for part in parts])
+
+
+def batch_plan(examples: Sequence[TmtExample], **options: Any) -> BatchPlan:
+    """Batches by the positions of packed sequences; `options` are those of `BatchPlan`."""
+    sizes = [Size(3 * len(u.later.ids) + 2 * len(u.tokens), len(u.later.ids)) for u in examples]
+    return BatchPlan(sizes, **options)
 
 
 class SharedParts(nn.Module):
@@ -185,8 +200,13 @@ class TmtTask:
         self._examples, self._held_out = examples, held_out[: training.num_evaluated]
         torch.manual_seed(training.seed)
         self.module: Trainee = Trainee(config, pieces, training.dropout)
-        self._plan: list[list[list[int]]] = []
-        self._plan_epoch, self._plan_start = -1, 0
+        self.plan = batch_plan(
+            examples,
+            joined=training.joined,
+            max_text=training.max_text,
+            batch_positions=training.batch_positions,
+            seed=training.seed,
+        )
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of the batch of `step`; stage 1's masks while `progress` is below their share."""
@@ -233,11 +253,11 @@ class TmtTask:
         rng = np.random.default_rng((self.training.seed, step))
         choices = list(self.training.lookaheads)
         weights = np.array(list(self.training.lookaheads.values()))
-        groups = self._groups(step)
+        groups = self.plan.groups(step)
         lookaheads = [int(q) for q in rng.choice(choices, len(groups), p=weights / weights.sum())]
         sequences = []
         for group, lookahead in zip(groups, lookaheads, strict=True):
-            text, tokens = self._join(group)
+            text, tokens = join([self._examples[i] for i in group])
             shift = int(rng.integers(self.config.index_slots or 1))
             ids, durations = text
             if alternate:
@@ -253,14 +273,6 @@ class TmtTask:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return packed(self.config, text.ids, text.durations.astype(np.int64), tokens, lookahead, shift, hidden)
 
-    def _join(self, group: Sequence[int]) -> tuple[TimedText, np.ndarray]:
-        """Utterances one after the other, as the sentences of one reply."""
-        parts = [self._examples[i] for i in group]
-        texts = [parts[0].first, *(part.later for part in parts[1:])]
-        ids = np.concatenate([text.ids for text in texts])
-        durations = np.concatenate([text.durations for text in texts]).astype(np.int64)
-        return TimedText(ids, durations), np.concatenate([part.tokens for part in parts])
-
     def _collate(
         self, sequences: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], lookaheads: Sequence[int]
     ) -> Batch:
@@ -275,47 +287,6 @@ class TmtTask:
         tensor = torch.from_numpy(rows)
         mask = visible(tensor, tensor, torch.tensor(lookaheads), self.config.window)
         return Batch(tensor, mask, torch.from_numpy(targets[0]), torch.from_numpy(targets[1]))
-
-    def _groups(self, step: int) -> list[list[int]]:
-        """The utterances of a step's sequences: a walk through the data epoch by epoch."""
-        if step < self._plan_start:
-            self._plan_epoch, self._plan_start, self._plan = -1, 0, []
-        while step >= self._plan_start + len(self._plan):
-            self._plan_start += len(self._plan)
-            self._plan_epoch += 1
-            self._plan = self._plan_of(self._plan_epoch)
-        return self._plan[step - self._plan_start]
-
-    def _plan_of(self, epoch: int) -> list[list[list[int]]]:
-        """Batches of one epoch: utterances shuffled, joined, and put together by length."""
-        rng = np.random.default_rng((self.training.seed, 1, epoch))
-        joined, shares = 1 + np.arange(len(self.training.joined)), np.array(self.training.joined)
-        sequences: list[list[int]] = []
-        wanted = 0
-        for utterance in rng.permutation(len(self._examples)):
-            num_text = len(self._examples[utterance].later.ids)
-            num_text += sum(len(self._examples[i].later.ids) for i in sequences[-1]) if sequences else 0
-            if sequences and len(sequences[-1]) < wanted and num_text <= self.training.max_text:
-                sequences[-1].append(int(utterance))
-            else:
-                sequences.append([int(utterance)])
-                wanted = int(rng.choice(joined, p=shares / shares.sum()))
-        sizes = np.array([sum(self._size(i) for i in sequence) for sequence in sequences])
-        order = np.argsort(sizes * rng.uniform(0.97, 1.03, len(sizes)))
-        batches: list[list[list[int]]] = [[]]
-        longest = 0
-        for number in order:
-            longest = max(longest, sizes[number])
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.training.batch_positions:
-                batches.append([])
-                longest = sizes[number]
-            batches[-1].append(sequences[number])
-        rng.shuffle(batches)
-        return batches
-
-    def _size(self, utterance: int) -> int:
-        """Positions of an utterance in a packed sequence."""
-        return 3 * len(self._examples[utterance].later.ids) + 2 * len(self._examples[utterance].tokens)
 
 
 def task(

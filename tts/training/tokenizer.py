@@ -50,12 +50,13 @@ class TokenizerTraining:
 
     batch_s: float = 96.0  # seconds of speech in a batch
     crops_s: tuple[float, ...] = (4.0, 4.0, 4.0, 8.0)  # crop length, by turns; the long ones teach long attention
-    mel_weight: float = 0.4
+    mel_weight: float = 0.5
     label_smoothing: float = 0.02
     gain_db: float = 10.0  # either way
     noise_db: tuple[float, float] = (10.0, 40.0)  # signal over noise, on half of the crops
     tilt_db: float = 4.0  # spectral tilt at the band's edges, either way
-    formant_shift: float = 0.16  # largest factor of the frequency warp, either way, on half of the crops
+    formant_shift: float = 0.14  # largest factor of the frequency warp, either way ...
+    shifted_share: float = 0.35  # ... on this share of the crops
     decoder_width: int = 192
     decoder_layers: int = 3
     seed: int = 1
@@ -148,7 +149,9 @@ class TokenizerTask:
         phone_names: Sequence[str],
         config: SpeechTokenizerConfig = SMALL,
         training: TokenizerTraining | None = None,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
+        """`shares` fixes how much of what is drawn is of a voice; all others share the rest by their length."""
         self.training = training or TokenizerTraining()
         self.config = config
         self.train_store = Store(train, phone_names, config.num_mels)
@@ -160,7 +163,7 @@ class TokenizerTask:
         self.module: nn.Module = nn.ModuleDict({"tokenizer": self.tokenizer, "readout": self.readout})
         self._spans = [self.train_store.voice_span(voice) for voice in range(len(self.train_store.voices))]
         sizes = np.array([end - start for start, end in self._spans])
-        self._voice_share = sizes / sizes.sum()
+        self._voice_share = _shares(self.train_store.voices, sizes, shares or {})
         self._warps = _warps(config.num_mels, self.training.formant_shift)
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
@@ -168,7 +171,9 @@ class TokenizerTask:
         generator = np.random.default_rng((self.training.seed, step))
         log_mel, mel, phones, speaker = self._batch(step, generator)
         log_mel = self._augmented(log_mel, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        device = next(self.module.parameters()).device
+        log_mel, mel, phones, speaker = (part.to(device) for part in (log_mel, mel, phones, speaker))
+        with torch.autocast(device.type, torch.bfloat16):
             levels = self.tokenizer.quantizer.levels(self.tokenizer.encoder(log_mel))
             logits, rebuilt = self.readout(levels, speaker)
         entropy = functional.cross_entropy(
@@ -228,7 +233,9 @@ class TokenizerTask:
         batch, num_mels, frames = log_mel_BMT.shape
         training = self.training
         warps = np.where(
-            generator.random(batch) < 0.5, generator.integers(len(self._warps), size=batch), len(self._warps) // 2
+            generator.random(batch) < training.shifted_share,
+            generator.integers(len(self._warps), size=batch),
+            len(self._warps) // 2,
         )
         x = torch.bmm(self._warps[torch.from_numpy(warps)], log_mel_BMT)
         power = 10.0 ** (4.0 * x - 4.0)
@@ -297,6 +304,15 @@ def _framewise(phones: Sequence[tuple[str, float]], num_frames: int, label_of: M
     ends = np.array([end for _, end in phones])
     middles = (np.arange(num_frames) + 0.5) * 0.02
     return torch.from_numpy(labels[np.minimum(np.searchsorted(ends, middles, side="right"), len(ends) - 1)])
+
+
+def _shares(voices: Sequence[str], sizes: np.ndarray, fixed: Mapping[str, float]) -> np.ndarray:
+    """Chance of each voice: `fixed` for some, the rest by size."""
+    given = np.array([fixed.get(voice, 0.0) for voice in voices])
+    free = np.where(given > 0, 0.0, sizes)
+    left = 1.0 - given.sum() if free.any() else 0.0
+    chances = given + left * free / max(free.sum(), 1e-9)
+    return np.asarray(chances / chances.sum())
 
 
 def _warps(num_mels: int, largest: float, count: int = 17) -> torch.Tensor:

@@ -4,6 +4,7 @@ The bundled voices come from speech programs whose phase is regular, so spectral
 would need the adversarial training of HiFi-GAN. Shape letters: B batch, M mel bins, T mel frames, N samples.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,17 +52,19 @@ class VocoderTraining:
     f0_weight: float = 1.0
     predicted_f0_from: float = 0.3  # progress at which the predicted F0 begins to drive the source
     predicted_f0_share: float = 0.6  # share of crops it drives at the end
-    rough_share: float = 0.5  # crops whose mel is blurred and noised as one from the flow decoder is
+    decoded_share: float = 0.6  # crops whose mel is the decoder's, where the recordings bring it
+    rough_share: float = 0.5  # of the others: blurred and noised as a mel from the decoder is
     rough_noise: float = 0.25  # largest standard deviation, natural log units
     seed: int = 1
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """Recordings that share a part of the batches: float32 mono 24 kHz arrays, drawn evenly."""
+    """Recordings that share a part of the batches: float32 mono 24 kHz arrays (N,), drawn evenly."""
 
     share: float
     samples: Sequence[np.ndarray]
+    decoded: Sequence[np.ndarray] | None = None  # (M, T) natural-log mel that the decoder makes of each, from frame 0
 
 
 class VocoderTask:
@@ -87,20 +90,23 @@ class VocoderTask:
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of the batch of `step`; true F0 drives the source at first, the predicted one more and more."""
         training = self.training
-        crops_BN = self._crops(step)
+        device = next(self.module.parameters()).device
+        crops, decoded = self._crops(step)
+        crops_BN, decoded_BMT = crops.to(device), decoded.to(device)
         mel_BMT = mel_24k(crops_BN)[..., MARGIN:-MARGIN]
         f0_BT = f0_24k(crops_BN)[:, MARGIN:-MARGIN]
         mel_BMT = roughen(mel_BMT, training.rough_share, training.rough_noise)
+        mel_BMT = torch.where(decoded_BMT.isnan(), mel_BMT, decoded_BMT)
         predicted_BT = self.module.predict_f0(mel_BMT)
         f0_loss = ((predicted_BT + 50.0).log() - (f0_BT + 50.0).log()).abs().mean()
 
         spoken = slice(0, training.batch)
         target_BN = crops_BN[spoken, MARGIN * FRAME : -MARGIN * FRAME]
         ramp = (progress - training.predicted_f0_from) / (1 - training.predicted_f0_from)
-        own_B1 = torch.rand(training.batch, 1) < training.predicted_f0_share * max(0.0, ramp)
+        own_B1 = torch.rand(training.batch, 1).to(device) < training.predicted_f0_share * max(0.0, ramp)
         source_f0_BT = torch.where(own_B1, predicted_BT.detach()[spoken], f0_BT[spoken])
-        noise_BNH = torch.randn(*target_BN.shape, self.config.num_harmonics + 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        noise_BNH = torch.randn(*target_BN.shape, self.config.num_harmonics + 1).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             samples_BN = self.module(mel_BMT[spoken], f0_BT=source_f0_BT, noise_BNH=noise_BNH)
 
         stft_loss = spectral_loss(samples_BN, target_BN, training.fft_sizes)
@@ -134,23 +140,35 @@ class VocoderTask:
         """Write the weights folder."""
         checkpoint.save(directory, self.module, self.config)
 
-    def _crops(self, step: int) -> torch.Tensor:
-        """Random crops (B, N) with their margins, at about the recordings' own level; they depend on the step alone."""
+    def _crops(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random crops (B, N) with their margins, at about the recordings' own level, and the decoder's mel of them.
+
+        The mel is (B, M, T) without the margins, NaN where there is none. Both depend on the step alone.
+        """
         rng = np.random.default_rng((self.training.seed, step))
-        length = (self.training.crop_frames + 2 * MARGIN) * FRAME
+        frames = self.training.crop_frames
+        length = (frames + 2 * MARGIN) * FRAME
         crops = np.zeros((self.training.f0_batch, length), dtype=np.float32)
-        for row, group in zip(crops, rng.choice(len(self.recordings), len(crops), p=self._shares), strict=True):
-            samples = self.recordings[group].samples
-            recording = samples[int(rng.integers(len(samples)))]
-            start = int(rng.integers(-MARGIN, max(1, len(recording) // FRAME - self.training.crop_frames + 1))) * FRAME
+        mels = np.full((len(crops), self.config.mel_bins, frames), np.nan, dtype=np.float32)
+        groups = rng.choice(len(self.recordings), len(crops), p=self._shares)
+        for row, mel, group in zip(crops, mels, (self.recordings[i] for i in groups), strict=True):
+            pick = int(rng.integers(len(group.samples)))
+            recording = group.samples[pick]
+            first = int(rng.integers(-MARGIN, max(1, len(recording) // FRAME - frames + 1)))
+            gain = rng.uniform(0.5, 1.2)
+            start = first * FRAME
             piece = recording[max(start, 0) : start + length]
-            row[max(-start, 0) : max(-start, 0) + len(piece)] = piece * rng.uniform(0.5, 1.2)
-        return torch.from_numpy(crops)
+            row[max(-start, 0) : max(-start, 0) + len(piece)] = piece * gain
+            if rng.random() < self.training.decoded_share and group.decoded is not None:
+                inside = group.decoded[pick][:, first + MARGIN : first + MARGIN + frames]
+                mel[:, : inside.shape[1]] = inside + math.log(gain)
+        return torch.from_numpy(crops), torch.from_numpy(mels)
 
 
 def roughen(mel_BMT: torch.Tensor, share: float, noise: float) -> torch.Tensor:
     """Blur (3 x 3, random strength) and noise a share of the items: what a mel from the flow decoder looks like."""
     strength_B11 = (torch.rand(len(mel_BMT)) < share)[:, None, None] * torch.rand(len(mel_BMT), 2, 1)
+    strength_B11 = strength_B11.to(mel_BMT.device)
     padded = functional.pad(mel_BMT[:, None], (1, 1, 1, 1), mode="replicate")
     blurred = functional.avg_pool2d(padded, 3, stride=1)[:, 0]
     mixed = torch.lerp(mel_BMT, blurred, strength_B11[:, :1])

@@ -1,0 +1,1 @@
+"""The page in the browser: its server, the conversations of its visitors, their voices."""
