@@ -43,7 +43,7 @@ OPTIONAL = {
     "websockets": ("websockets", "the sound of `launch.py web`: pip install websockets"),
     "pocketsphinx": (
         "pocketsphinx",
-        "needed only by `launch.py eval small` and `train small`: pip install pocketsphinx",
+        "the recogniser's language model: pip install pocketsphinx, or asr.word_search=false",
     ),
 }
 BUNDLED_WEIGHTS = {

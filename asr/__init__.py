@@ -34,6 +34,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         device=_device(runtime.device),
         num_threads=runtime.num_threads,
         partial_interval_ms=config.partial_interval_ms,
+        word_search=config.word_search,
     )
     return StreamingRecognizer(paraformer, SileroModel(), options)
 

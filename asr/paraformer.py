@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from asr.base import RecognizerError
 from asr.funasr_model import build, build_named
 from asr.units import join
+from asr.word_search import load_search
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +80,14 @@ class Paraformer:
         device: str = "cpu",
         num_threads: int = 0,
         partial_interval_ms: int = 600,
+        word_search: bool = True,
     ) -> "Paraformer":
         """Load `model` for whole recordings and `streaming_model` for streams (None: no streams).
 
         Each is `bundled`, a folder in the bundled format (config.yaml, tokens.json, am.mvn, config.json,
         model.safetensors), a FunASR folder with model.pt, or a public FunASR name. `partial_interval_ms` is the chunk of a
-        public streaming model; a bundled one has the chunk it was trained with.
+        public streaming model; a bundled one has the chunk it was trained with. `word_search`: where the folder has a
+        search.json, its words are chosen with a language model (`asr/word_search.py`).
 
         Raises:
             RecognizerError: FunASR or the weights are missing, damaged or do not fit together.
@@ -92,6 +95,9 @@ class Paraformer:
         layout = StreamingLayout()
         if _is_ours(model):
             offline, streaming, layout = _load_ours(_folder(model), device, num_threads)
+            if word_search:
+                offline.model.beam_search = load_search(_folder(model), offline.kwargs["tokenizer"].token_list)
+                offline.model.nbest = 1
             if streaming_model == model:
                 return cls(offline, streaming, layout)
         else:

@@ -60,6 +60,9 @@ class AsrConfig:
 
     model: str = knob(BUNDLED, "Paraformer of the final pass: bundled, a FunASR folder or name")
     streaming_model: str = knob(BUNDLED, "Paraformer of the partial transcripts: bundled, a FunASR folder or name")
+    word_search: bool = knob(
+        True, "choose the final words with a language model where the recogniser's folder names one"
+    )
     vad_threshold: float = knob(0.5, "speech probability at which a voice counts as speaking")
     min_speech_ms: int = knob(120, "shorter bursts are no speech")
     pre_roll_ms: int = knob(300, "audio kept from before the detected start of speech")

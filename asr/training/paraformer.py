@@ -42,6 +42,8 @@ from asr.training.data import (
 from asr.training.spelling import Units
 from asr.training.windows import Chunking, Encoded, encode, integrate
 from asr.units import join, word_errors
+from asr.word_search import EN_US, SearchConfig
+from asr.word_search import FILE as SEARCH_FILE
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +163,10 @@ FunASR's `Paraformer` (whole recordings) and `ParaformerStreaming` (chunks of 48
 - Data: {hours:.1f} h of synthetic speech of flite and espeak-ng voices, made by this repository, with exact alignments;
   noise, level, spectrum and vocal tract length are varied in training.
 - Command: `python launch.py train small paraformer`
-- Metrics: word error rate on {held_out} held-out recordings without noise: {figures}
+- Metrics: word error rate of the likeliest pieces on {held_out} held-out recordings without noise: {figures}
   (`python launch.py eval small` measures more).
+- Words: `search.json` says how the final pass chooses whole words with pocketsphinx's English trigram model
+  (`asr/word_search.py`); its weights were set on every fourth held-out recording.
 - Limits: it has heard synthetic English only. Human speech, accents, far microphones and words outside everyday
   vocabulary are recognised badly; for those configure a public Paraformer (`asr.model`).
 """
@@ -210,6 +214,9 @@ class ParaformerTask:
         self._examples = [e for e in aligned if self.units.unknown not in e.pieces_L]
         if not self._examples:
             raise ValueError("no training recording has word times that match its text")
+        self._counts = np.bincount(
+            np.concatenate([e.pieces_L for e in self._examples]), minlength=len(self.units.tokens)
+        )
         self._held_out = [e for e in (example(hear(r), self.units) for r in held_out) if e is not None]
         self._augment = Augment(noises(speech, 20.0, rng))
         self._plan = batches(
@@ -335,6 +342,8 @@ class ParaformerTask:
         write_mvn(directory / "am.mvn", self._module.mean.numpy(), self._module.scale.numpy())
         (directory / "tokens.json").write_text(json.dumps(self.units.tokens, indent=0), encoding="utf-8")
         (directory / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        search = {"language_model": EN_US, **asdict(SearchConfig()), "counts": self._counts.tolist()}
+        (directory / SEARCH_FILE).write_text(json.dumps(search) + "\n", encoding="utf-8")
         with (directory / "config.yaml").open("w", encoding="utf-8") as file:
             yaml.safe_dump(funasr_config(self.config), file, sort_keys=False)
         state = {name: value.half().contiguous() for name, value in self._module.model.state_dict().items()}

@@ -217,7 +217,13 @@ def test_every_utterance_comes_once_per_epoch():
 
 def test_the_exported_folder_holds_float16_and_no_pickle(folder):
     names = {p.name for p in folder.iterdir()}
-    assert names == {"MODEL_CARD.md", "am.mvn", "config.json", "config.yaml", "model.safetensors", "tokens.json"}
+    assert names == {
+        "MODEL_CARD.md", "am.mvn", "config.json", "config.yaml", "model.safetensors", "search.json", "tokens.json",
+    }  # fmt: skip
+    search = json.loads((folder / "search.json").read_text())
+    tokens = json.loads((folder / "tokens.json").read_text())
+    assert search["counts"][tokens.index("red")] > 0
+    assert search["counts"][0] == 0
     assert json.loads((folder / "config.json").read_text())["streaming"]["chunk_size"] == [0, 8, 4]
     weights = load_file(folder / "model.safetensors")
     assert {w.dtype for w in weights.values()} == {torch.float16}
