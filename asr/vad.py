@@ -11,6 +11,7 @@ from asr.base import SAMPLE_RATE, RecognizerError
 WINDOW = 512  # samples, fixed by the model
 WINDOW_MS = 1000 * WINDOW / SAMPLE_RATE
 _CONTEXT = 64  # samples of the previous window that the model sees again
+_SMOOTHED = 5  # frames of 10 ms
 _EXIT_MARGIN = 0.15  # a voice stops counting this far below the threshold at which it began to
 
 
@@ -99,15 +100,17 @@ def voiced_span(samples: np.ndarray, start: int, end: int) -> tuple[int, int]:
     """Tighten [start, end) to the first and last sample that carry a voice, by energy in frames of 10 ms.
 
     Detectors react late and let go late; response times are measured from the acoustic end of speech. A frame carries a
-    voice when it is within 35 dB of the loudest and clearly above the quietest.
+    voice when it is within 35 dB of the loudest and 8 dB above the quietest, by itself and averaged over 50 ms:
+    noise comes and goes within single frames.
     """
     frame = SAMPLE_RATE // 100
     count = (end - start) // frame
-    if count < 3:
+    if count < _SMOOTHED:
         return start, end
     power = np.square(samples[start : start + count * frame].astype(np.float64)).reshape(count, frame).mean(1)
-    floor = np.percentile(power, 5)
-    loud = np.flatnonzero(power > max(power.max() * 10**-3.5, 4 * floor, 1e-12))
+    steady = np.convolve(power, np.full(_SMOOTHED, 1 / _SMOOTHED), "same")
+    least = max(steady.max() * 10**-3.5, np.percentile(steady, 5) * 10**0.8, 1e-12)
+    loud = np.flatnonzero((steady > least) & (power > least))
     if not len(loud):
         return start, end
     return start + int(loud[0]) * frame, start + (int(loud[-1]) + 1) * frame

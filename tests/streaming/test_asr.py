@@ -213,6 +213,19 @@ def test_bad_samples_are_named_or_repaired():
     assert stream.push(np.full(2048, np.nan, np.float32)) == []
 
 
+@pytest.mark.parametrize("noise_db", [-80, -20, -15])
+def test_the_end_of_a_voice_is_found_in_noise(noise_db):
+    rng = np.random.default_rng(3)
+    clock = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    voice = np.where((clock > 0.2) & (clock < 1.5), 0.2 * np.sin(2 * np.pi * 150 * clock), 0.0)
+    white = np.fft.rfft(rng.standard_normal(len(clock)))
+    pink = np.fft.irfft(white / np.sqrt(np.maximum(np.arange(len(white)), 1)), len(clock))
+    noise = pink * (0.2 / np.sqrt(2)) * 10 ** (noise_db / 20) / pink.std()
+    start, end = voiced_span((voice + noise).astype(np.float32), 0, len(clock))
+    assert start / SAMPLE_RATE == pytest.approx(0.2, abs=0.04)
+    assert end / SAMPLE_RATE == pytest.approx(1.5, abs=0.04)
+
+
 def test_voiced_span_ignores_the_noise_floor():
     samples = np.random.default_rng(1).normal(0, 0.002, 3 * SAMPLE_RATE)
     samples[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.2 * np.sin(np.arange(SAMPLE_RATE) * 0.1)
