@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -274,7 +275,7 @@ def tmt(places: Places, plan: SmallTraining) -> dict[str, float]:
     from tts.training.tmt import task
 
     data = text_to_token_data(places)
-    config = small_config(**data.sizes)
+    config = replace(small_config(**data.sizes), mask=plan.tmt_mask)
     return fit(places, "tmt", task(config, data.pieces, data.train, data.held_out), plan.tmt)
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tts.base import CheckpointError
+
+Mask = Literal["prefix", "paper"]
+_UNLIMITED = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,9 @@ class TmtConfig:
     ff_dim: int = 2048
     rope_base: float = 1000.0
     window: int = 0  # text tokens of history a token may see, its own included; 0 = all
+    # What text a block sees. prefix: up to the look-ahead beyond its own, so that a key-value cache is exact. paper: all
+    # that has arrived by the step, history included, so that every step computes everything anew, as published.
+    mask: Mask = "prefix"
     lookahead: int = 1  # default number of text tokens read ahead of the one being spoken
     max_lookahead: int = 1  # the largest look-ahead seen in training
     index_slots: int = 0  # learned embedding of the text index modulo this; 0 = none
@@ -56,6 +62,10 @@ class TmtConfig:
         """Width of one attention head; a multiple of 4, for two rotary axes of number pairs."""
         return self.dim // self.num_heads
 
+    def text_limit(self, lookahead: int) -> int:
+        """How far beyond its own text token a block sees the text that is there."""
+        return lookahead if self.mask == "prefix" else _UNLIMITED
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "TmtConfig":
         """Read `config.json`'s object. Raises CheckpointError for a key or a size that does not belong."""
@@ -63,6 +73,8 @@ class TmtConfig:
         if unknown:
             raise CheckpointError(f"config.json is not of a temporal masked transformer: unknown {', '.join(unknown)}.")
         config = cls(**values)
+        if config.mask not in get_args(Mask):
+            raise CheckpointError(f"config.json: mask {config.mask!r} is none of {', '.join(get_args(Mask))}.")
         if config.dim % (4 * config.num_heads):
             raise CheckpointError(f"dim {config.dim} must be a multiple of 4 x num_heads ({config.num_heads}).")
         return config
