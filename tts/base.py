@@ -32,6 +32,8 @@ class SpeechStep:
     num_speech_tokens: int
     token_end: int  # how many language model tokens are fully voiced once these speech tokens were played
     synth_ms: float
+    text: str = ""  # spoken form of the text tokens voiced since the step before
+    muted_s: float = 0.0  # of this speech, silenced at its beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
