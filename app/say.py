@@ -35,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
         synthesizer = build_synthesizer(config)
         stream = synthesizer.stream(voice=build_voice(synthesizer, config), speed=config.tts.speed, share_ids=False)
         first_s = 0.0
-        num_samples = 0
+        num_samples = num_capped = 0
         for made in speak(stream, typed() if options.text == "-" else iter([options.text])):
             if isinstance(made, SpeechStep):
                 timeline.add(made)
+                num_capped += made.capped
                 continue
             out.write(made.samples)
             num_samples += len(made.samples)
@@ -48,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError("there is nothing to speak in this text (only emoji, symbols or unknown script).")
     duration_s = num_samples / SAMPLE_RATE
     sys.stdout.write(f"{options.out}: {duration_s:.1f} s of speech; first audio {first_s:.1f} s after the start\n")
+    if num_capped:
+        sys.stderr.write(f"{num_capped} text tokens were cut to the longest duration that the model can say.\n")
     return 0
 
 

@@ -48,6 +48,11 @@ class TokenBlock(Protocol):
         """(l,) speech tokens, int64; l may be 0."""
         ...
 
+    @property
+    def capped(self) -> bool:
+        """Cut to the longest duration that the model can say."""
+        ...
+
 
 class TokenDecoder(Protocol):
     """One utterance of a text-to-token model."""
@@ -281,6 +286,7 @@ class SyncSpeechStream:
                 token_end=self._ends.at(self._ends.num_speech_tokens, self._finished),
                 synth_ms=1000 * (time.perf_counter() - began),
                 text=text,
+                capped=block.capped,
                 muted_s=min(max(MUTED_S - begin_s, 0.0), length_s),
             )
         if self._finished and (self._decoder.done or not self._ends.owners):

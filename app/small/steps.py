@@ -369,6 +369,7 @@ def tmt_examples(
     found = []
     for name in names:
         speech, ids = token_arrays(places, name)
+        left_out = 0
         for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
             if utterance.voice == DEFAULT:
                 made = example(
@@ -380,6 +381,8 @@ def tmt_examples(
                     pieces,
                 )
                 found += [made] if made is not None else []
+                left_out += made is None
+        tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
     return found
 
 

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from app.cli import main
+from tts.base import PcmChunk, SpeechStep
 
 TEXT = "Good morning, how are you today? I have 25 books."
 SPOKEN = "Good morning, how are you today? I have twenty five books.".split()
@@ -94,6 +95,19 @@ def test_nothing_is_left_behind_when_it_fails(tmp_path, capsys, name, settings, 
     assert len(lines) == 1
     assert told in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_that_were_cut_are_told(tmp_path, capsys, monkeypatch):
+    def speak(*_):
+        for capped in (True, False, True):
+            yield SpeechStep(text_token=0, num_speech_tokens=1, token_end=0, synth_ms=1.0, text="a", capped=capped)
+        yield PcmChunk(
+            samples=np.full(2880, 0.1, np.float32), token_end=1, num_speech_tokens=3, synth_ms=1.0, last=True
+        )
+
+    monkeypatch.setattr("app.say.speak", speak)
+    say(tmp_path, "cut")
+    assert "2 text tokens were cut" in capsys.readouterr().err
 
 
 def test_a_text_without_speech_leaves_nothing(tmp_path, capsys):

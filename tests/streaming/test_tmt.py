@@ -352,25 +352,27 @@ def test_speed_scales_total_duration_and_owes_no_rounding_error() -> None:
     model.duration_head.weight.zero_()
     lengths = {}
     for speed in (0.5, 1.0, 1.5):
-        blocks, decoder = stream(model, TEXT * 3, 1, speed=speed, seed=4)
+        blocks, _ = stream(model, TEXT * 3, 1, speed=speed, seed=4)
         lengths[speed] = sum(map(len, blocks))
-        assert decoder.state.num_capped == 0
     assert abs(lengths[1.0] / 0.5 - lengths[0.5]) <= 1
     assert abs(lengths[1.0] / 1.5 - lengths[1.5]) <= 1
 
 
-def test_longest_duration_is_capped_and_counted() -> None:
+def test_longest_duration_is_capped_and_told() -> None:
     model = make()
     model.norm.weight.zero_()
     model.duration_head.weight.zero_()
     decoder = TmtDecoder(model, DecodeOptions(top_k=8, speed=0.5))
     for token in TEXT * 3:
         decoder.push(token)
-    lengths = []
+    told = set()
     while (block := decoder.step()) is not None:
-        lengths.append(len(block.tokens))
+        told.add((len(block.tokens), block.capped))
+    lengths = {length for length, _ in told}
     assert max(lengths) == 7
-    assert decoder.state.num_capped > 3
+    assert (7, True) in told
+    assert all(length == 7 for length, capped in told if capped)
+    assert (min(lengths), False) in told
 
 
 def test_bad_input_is_named() -> None:

@@ -17,7 +17,9 @@ class TmtConfig:
     text_vocab_size: int = 151_669  # text token ids 0 .. text_vocab_size - 1
     vocabulary_id: str = ""  # hash of the text tokenizer whose ids the model reads
     num_speech_tokens: int = 6561  # size of the speech tokenizer's codebook
-    num_duration_classes: int = 64  # durations 0 .. num_duration_classes - 1, in speech tokens
+    # Durations 0 .. num_duration_classes - 1, in speech tokens; the last class stands for that and all longer ones. The
+    # paper does not say how many. Blocks that are cut are reported, utterances with longer tokens left out of training.
+    num_duration_classes: int = 64
     dim: int = 1024
     num_layers: int = 16
     num_heads: int = 16
@@ -54,7 +56,7 @@ class TmtConfig:
 
     @property
     def num_ids(self) -> int:
-        """Rows of the input embedding: text tokens, E, D, mask, speech tokens."""
+        """Rows of the input embedding: text tokens, E, D, mask, speech tokens; text and speech share no row."""
         return self.speech_offset + self.num_speech_tokens
 
     @property

@@ -27,6 +27,7 @@ class TokenBlock(NamedTuple):
 
     text_token: int  # index of the text token within the utterance, from 0
     tokens: np.ndarray  # (l,) its speech tokens, int64; l may be 0
+    capped: bool  # cut to the longest duration that the model can say
 
 
 class TmtDecoder:
@@ -69,7 +70,7 @@ class TmtDecoder:
         self.state.num_text += 1
 
     def finish(self) -> None:
-        """Say that the text is complete: E follows the last text token."""
+        """Say that the text is complete: E follows the last text token, and no step waits for look-ahead any more."""
         if not self.state.finished:
             self.state.finished = True
             self.state.text.append(self._model.config.end_id)
@@ -84,12 +85,13 @@ class TmtDecoder:
         if state.duration is None:
             state.duration = self._first_duration()
         last = state.finished and number == state.num_text
+        capped = state.capped
         tokens, next_duration = self._block(number, state.duration, last)
         state.blocks.append(tokens)
         state.duration = next_duration
         state.num_spoken += 1
         state.num_frames += len(tokens)
-        return TokenBlock(number - 1, tokens)
+        return TokenBlock(number - 1, tokens, capped)
 
     def _first_duration(self) -> int:
         return self._draw_duration(self._model.duration_head(self._forward(1, np.zeros((len(Field), 0), np.int64))[-1]))
@@ -161,7 +163,7 @@ class TmtDecoder:
         wanted = drawn / self._options.speed + state.rounding
         longest = self._model.config.num_duration_classes - 1
         duration = int(np.floor(wanted + 0.5))
-        state.num_capped += duration > longest or drawn == longest
+        state.capped = duration > longest or drawn == longest
         duration = min(duration, longest)
         state.rounding = wanted - duration if duration < longest else 0.0
         return duration

@@ -8,21 +8,22 @@ block ends a_k, the committed sequence is [y_1..y_L E | D_1 B_1 D_2 B_2 ...]. Tw
 - Two position axes, the text index and the frame. Text y_i takes the frame at which it is read, a_{i-q-1}; so nothing
   moves when text arrives, every distance is relative, and positions never run out.
 
-That is the mask `prefix`. Under `paper`, as published, B_k and D_k see all text of the sequence, which grows from step
-to step: history is read anew with the later text, nothing can be cached, and text stays at frame 0, because the frame
-at which it was read would tell a block how long the later ones are. What the paper leaves open is decided so:
+That is the mask `prefix`. Under the mask `paper`, as published, B_k and D_k see all text of the sequence, which grows
+from step to step: history is read anew with the later text, and nothing can be cached. The paper says nothing of
+positions; they are the same two axes, with all text at frame 0, because the frame at which it is read would tell a block
+how long the later ones are. What else is left open is decided so:
 
 - E is y_{L+1} under either limit: at q = 1 it is there from step L on, as published; a longer look-ahead sees it earlier.
 - D_1 is trained by a step 0 of its own, [y_1..y_{1+q} | D_1] -> l_1; the published steps 1..L never ask for l_1.
 - There is no D after the last block: nothing follows, speech ends with the text.
 - A duration may be 0: its block is empty, its step yields the next duration alone.
-- No token stands between a prompt's text and the target's: a prompt is text and blocks that are already generated.
 
 A window W limits history: text and blocks with an index <= k - W are not seen by index k.
 
-Training under `prefix` packs all steps of inference in one sequence: beside the committed tokens it holds, for each k, the masked
-block M_k and the next placeholder P_{k+1} at the positions of B_k and D_{k+1}; they see the committed past of step k
-and each other, nothing sees them. The order within a sequence is free, because positions are explicit.
+Training under `prefix` packs all steps of inference in one sequence: beside the committed tokens it holds, for each k,
+the masked block M_k and the next placeholder P_{k+1} at the positions of B_k and D_{k+1}; they see the committed past of
+step k and each other, nothing sees them. Under `paper` the past depends on the step, so that a sequence holds one step
+alone. The order within a sequence is free, because positions are explicit.
 """
 
 from enum import IntEnum

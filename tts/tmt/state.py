@@ -33,10 +33,10 @@ class TmtState:
     num_spoken: int = 0  # blocks generated
     num_placed: int = 0  # placeholders in the cache
     duration: int | None = None  # of the next block, in speech tokens
+    capped: bool = False  # the next block was shortened to the longest duration
     blocks: list[np.ndarray] = field(default_factory=list)  # the last blocks' speech tokens, not in the cache
     num_frames: int = 0  # speech tokens generated
     rounding: float = 0.0  # duration still owed after rounding to whole speech tokens
-    num_capped: int = 0  # blocks shortened to the longest duration
 
     @classmethod
     def create(
