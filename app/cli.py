@@ -80,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
     )
     say.add_argument("text", metavar="TEXT", help='what to say; "-" reads standard input as it arrives')
     say.add_argument("--out", type=Path, default=Path("speech.wav"), metavar="FILE.wav", help="default: speech.wav")
+    say.add_argument(
+        "--timestamps",
+        type=Path,
+        metavar="FILE.json",
+        help="write when every word and text token of the spoken form begins and ends; FILE.vtt: the words as WebVTT",
+    )
     say.add_argument("--speed", type=float, metavar="X", help="speaking rate, 0.5 to 2.0; above 1 is faster")
 
     transcribe = commands.add_parser("transcribe", parents=[common], help="write down what is said in a recording")

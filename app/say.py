@@ -6,13 +6,15 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+from app import timestamps
 from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
 from app.cli import configuration
 from audio_io.file import WavWriter
 from configs.schema import ConfigError
-from tts.base import SAMPLE_RATE, PcmChunk, SynthesisStream
+from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, SynthesisStream
 
 READ_BYTES = 4096
 
@@ -22,26 +24,38 @@ def run(options: argparse.Namespace) -> int:
     if options.text != "-" and not options.text.strip():
         raise ConfigError('the text is empty; write for example: say "Good morning."')
     config = configuration(options)
-    with WavWriter(options.out, SAMPLE_RATE) as out:
+    timeline = timestamps.Timeline()
+    if options.timestamps:
+        timestamps.check(options.timestamps, options.out, config)
+    with ExitStack() as files:
+        out = files.enter_context(WavWriter(options.out, SAMPLE_RATE))
+        if options.timestamps:
+            files.enter_context(timestamps.writing(options.timestamps, timeline))
         prepare_process(config)
         synthesizer = build_synthesizer(config)
         stream = synthesizer.stream(voice=build_voice(synthesizer, config), speed=config.tts.speed, share_ids=False)
         first_s = 0.0
-        num_samples = 0
-        for chunk in speak(stream, typed() if options.text == "-" else iter([options.text])):
-            out.write(chunk.samples)
-            num_samples += len(chunk.samples)
-            if len(chunk.samples) and not first_s:
+        num_samples = num_capped = 0
+        for made in speak(stream, typed() if options.text == "-" else iter([options.text])):
+            if isinstance(made, SpeechStep):
+                timeline.add(made)
+                num_capped += made.capped
+                continue
+            out.write(made.samples)
+            num_samples += len(made.samples)
+            if len(made.samples) and not first_s:
                 first_s = process_age_s()
         if not num_samples:
             raise ConfigError("there is nothing to speak in this text (only emoji, symbols or unknown script).")
     duration_s = num_samples / SAMPLE_RATE
     sys.stdout.write(f"{options.out}: {duration_s:.1f} s of speech; first audio {first_s:.1f} s after the start\n")
+    if num_capped:
+        sys.stderr.write(f"{num_capped} text tokens were cut to the longest duration that the model can say.\n")
     return 0
 
 
-def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[PcmChunk]:
-    """Feed pieces of text as they come and yield the samples as they are made."""
+def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[SpeechStep | PcmChunk]:
+    """Feed pieces of text as they come and yield steps and samples as they are made."""
     for piece in pieces:
         stream.push(0, piece)
         yield from ready(stream)
@@ -49,11 +63,10 @@ def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[PcmChunk]:
     yield from ready(stream)
 
 
-def ready(stream: SynthesisStream) -> Iterator[PcmChunk]:
-    """Every chunk that the text so far allows."""
+def ready(stream: SynthesisStream) -> Iterator[SpeechStep | PcmChunk]:
+    """Every step and chunk that the text so far allows."""
     while (made := stream.step()) is not None:
-        if isinstance(made, PcmChunk):
-            yield made
+        yield made
 
 
 def typed() -> Iterator[str]:

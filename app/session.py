@@ -240,6 +240,7 @@ class Session:
             SpeechStepMark(
                 text_token=step.text_token,
                 num_speech_tokens=step.num_speech_tokens,
+                capped=step.capped,
                 token_end=step.token_end,
                 synth_ms=step.synth_ms,
                 at=self._device.clock.now(),

@@ -33,6 +33,7 @@ class SpeechStepMark:
 
     text_token: int
     num_speech_tokens: int
+    capped: bool = False
     token_end: int
     synth_ms: float
     at: float

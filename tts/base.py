@@ -32,6 +32,9 @@ class SpeechStep:
     num_speech_tokens: int
     token_end: int  # how many language model tokens are fully voiced once these speech tokens were played
     synth_ms: float
+    capped: bool = False  # cut to the longest duration that the model can say
+    text: str = ""  # spoken form of the text tokens voiced since the step before
+    muted_s: float = 0.0  # of this speech, silenced at its beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

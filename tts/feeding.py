@@ -89,6 +89,8 @@ class SentenceStream:
             self._speaking.finish()
         made = self._speaking.step()
         if isinstance(made, SpeechStep):
+            if made.text and self._steps == self._steps_before > 0:  # an utterance begins without the space before it
+                made = replace(made, text=" " + made.text.lstrip())
             self._steps = self._steps_before + made.text_token + 1
             return replace(
                 made, text_token=self._steps_before + made.text_token, token_end=self._before + made.token_end

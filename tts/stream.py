@@ -1,6 +1,7 @@
 """The synthesiser as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, CheckpointError, PcmChunk, SpeechStep, SynthesisError
+from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_HZ, CheckpointError, PcmChunk, SpeechStep, SynthesisError
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
-from tts.text import SpokenStream
+from tts.text import SpokenStream, SpokenToken
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
 
@@ -45,6 +46,11 @@ class TokenBlock(Protocol):
     @property
     def tokens(self) -> np.ndarray:
         """(l,) speech tokens, int64; l may be 0."""
+        ...
+
+    @property
+    def capped(self) -> bool:
+        """Cut to the longest duration that the model can say."""
         ...
 
 
@@ -228,6 +234,8 @@ class SyncSpeechStream:
         self._vocoder_state = vocoder_state
         self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
         self._ends = VoicedTokens()
+        self._texts: deque[str] = deque()  # of the text tokens that are not voiced yet
+        self._num_voiced = 0  # text tokens
         self._waiting: list[int] = []  # speech tokens not yet given to the decoder
         self._undecoded = 0  # speech tokens whose samples were not returned
         self._made_samples = 0
@@ -240,8 +248,7 @@ class SyncSpeechStream:
             raise SynthesisError("text after the end of the text: begin a new utterance.")
         self._ends.num_pushed += 1
         for token in self._text.push(token_id, text):
-            self._ends.owners.append(token.owner)
-            self._decoder.push(token.id)
+            self._take(token)
 
     def finish(self) -> None:
         """Say that the text is complete."""
@@ -249,9 +256,13 @@ class SyncSpeechStream:
             return
         self._finished = True
         for token in self._text.finish():
-            self._ends.owners.append(token.owner)
-            self._decoder.push(token.id)
+            self._take(token)
         self._decoder.finish()
+
+    def _take(self, token: SpokenToken) -> None:
+        self._ends.owners.append(token.owner)
+        self._texts.append(token.text)
+        self._decoder.push(token.id)
 
     def step(self) -> SpeechStep | PcmChunk | None:
         """Do one unit of work; None when it waits for text (or is done)."""
@@ -265,12 +276,18 @@ class SyncSpeechStream:
         if block is not None:
             self._waiting.extend(block.tokens.tolist())
             self._undecoded += len(block.tokens)
+            begin_s, length_s = self._ends.num_speech_tokens / TOKEN_HZ, len(block.tokens) / TOKEN_HZ
+            text = "".join(self._texts.popleft() for _ in range(block.text_token + 1 - self._num_voiced))
+            self._num_voiced = max(self._num_voiced, block.text_token + 1)
             self._ends.add(block.text_token, len(block.tokens))
             return SpeechStep(
                 text_token=block.text_token,
                 num_speech_tokens=len(block.tokens),
                 token_end=self._ends.at(self._ends.num_speech_tokens, self._finished),
                 synth_ms=1000 * (time.perf_counter() - began),
+                text=text,
+                capped=block.capped,
+                muted_s=min(max(MUTED_S - begin_s, 0.0), length_s),
             )
         if self._finished and (self._decoder.done or not self._ends.owners):
             return self._decode(began, last=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from app.small.loop import LoopConfig, Task, train
 from configs.loader import DEFAULTS, load_as
@@ -64,6 +65,7 @@ class SmallTraining:
     flow_encoder: LoopConfig
     flow: LoopConfig
     tmt: LoopConfig
+    tmt_mask: Literal["prefix", "paper"] = "prefix"  # what text a block sees (`tts.tmt.config`)
     interleaved: LoopConfig
     vadusa: LoopConfig
     vadusa_together: LoopConfig

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -274,7 +275,7 @@ def tmt(places: Places, plan: SmallTraining) -> dict[str, float]:
     from tts.training.tmt import task
 
     data = text_to_token_data(places)
-    config = small_config(**data.sizes)
+    config = replace(small_config(**data.sizes), mask=plan.tmt_mask)
     return fit(places, "tmt", task(config, data.pieces, data.train, data.held_out), plan.tmt)
 
 
@@ -368,6 +369,7 @@ def tmt_examples(
     found = []
     for name in names:
         speech, ids = token_arrays(places, name)
+        left_out = 0
         for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
             if utterance.voice == DEFAULT:
                 made = example(
@@ -379,6 +381,8 @@ def tmt_examples(
                     pieces,
                 )
                 found += [made] if made is not None else []
+                left_out += made is None
+        tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import tts
 from app import trace as trace_module
 from app.ask import SAMPLE_QUESTION
 from app.cli import main
@@ -82,6 +84,15 @@ def test_say_is_the_same_however_the_text_arrives(tmp_path):
     typed, _ = soundfile.read(tmp_path / "typed.wav")
     assert len(whole) == len(typed)
     np.testing.assert_allclose(whole, typed, atol=2e-3)
+
+
+def test_a_model_with_the_papers_mask_speaks(tmp_path):
+    folder = tmp_path / "tmt"
+    shutil.copytree(tts.ASSETS / "tmt", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "mask": "paper"}))
+    assert main(["say", "Good morning.", "--out", str(tmp_path / "out.wav"), "--set", f"tts.tmt={folder}"]) == 0
+    assert soundfile.info(tmp_path / "out.wav").duration > 0.3
 
 
 def test_speed_changes_the_length(tmp_path):

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tts.base import SynthesisError
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions, TmtDecoder
-from tts.tmt.layout import Field, Role, committed, packed, visible
+from tts.tmt.layout import Field, Role, committed, one_step, packed, visible
 from tts.tmt.model import Tmt
 
 CONFIG = TmtConfig(
@@ -111,6 +113,126 @@ def test_cached_keys_equal_those_of_the_finished_sequence(window: int, lookahead
     for name in ("keys", "values"):
         mine = getattr(state, name)[:, 0, :, state.start : state.end]
         torch.testing.assert_close(mine, getattr(fresh, name)[:, 0, :, places], atol=1e-4, rtol=1e-4)
+
+
+class Recorded:
+    """A decoded utterance, the logits of every step, and how much text had arrived for each."""
+
+    def __init__(self, model: Tmt, text: list[int], lookahead: int, arrivals: list[int], seed: int) -> None:
+        self.options = DecodeOptions(lookahead=lookahead, seed=seed)
+        decoder = TmtDecoder(model, self.options)
+        self.blocks: list[np.ndarray] = []
+        self.arrived: list[int] = []  # E included
+        self.speech: list[torch.Tensor] = []
+        self.durations: list[torch.Tensor] = []
+        heads = ((model.speech_head, self.speech), (model.duration_head, self.durations))
+        hooks = [head.register_forward_hook(lambda *call, to=to: to.append(call[-1].clone())) for head, to in heads]
+        rest, pushed = list(text), 0
+        for size in [*arrivals, len(text)]:
+            for token in rest[:size]:
+                decoder.push(token)
+            pushed += len(rest[:size])
+            rest = rest[size:]
+            if not rest:
+                decoder.finish()
+            while (block := decoder.step()) is not None:
+                self.blocks.append(block.tokens)
+                self.arrived.append(pushed + (not rest))
+        assert decoder.done
+        for hook in hooks:
+            hook.remove()
+
+
+def check_against_full_passes(model: Tmt, text: list[int], lookahead: int, spoken: Recorded) -> None:
+    """Every step equals one pass over the training sequence of that step: logits, speech tokens, drawn durations."""
+    config = model.config
+    lengths = np.array([len(block) for block in spoken.blocks])
+    tokens = np.concatenate(spoken.blocks).astype(np.int64)
+    furthest = lookahead if config.mask == "prefix" else config.max_lookahead
+    drawing = TmtDecoder(model, spoken.options)
+    for step in range(len(text) + 1):
+        number = max(step, 1)
+        num_text = min(spoken.arrived[number - 1], number + furthest)
+        rows, _, _ = one_step(config, np.array(text), lengths, tokens, lookahead, step, num_text=num_text)
+        tensor = torch.from_numpy(rows)[None]
+        hidden = model(tensor, visible(tensor, tensor, config.text_limit(lookahead), config.window))[0]
+        if step and lengths[step - 1]:
+            speech = model.speech_head(hidden[rows[Field.ROLE] == Role.MASKED])
+            torch.testing.assert_close(spoken.speech[step - 1], speech, atol=1e-4, rtol=0)
+            assert speech.argmax(-1).tolist() == spoken.blocks[step - 1].tolist()
+        if step < len(text):
+            duration = model.duration_head(hidden[-1])
+            torch.testing.assert_close(spoken.durations[step], duration, atol=1e-4, rtol=0)
+            assert drawing._draw_duration(duration) == lengths[step]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    text=st.lists(st.integers(0, 39), min_size=1, max_size=12),
+    arrivals=st.lists(st.integers(0, 4), max_size=12),
+    lookahead=st.sampled_from([1, 2, 3, 32]),
+    window=st.sampled_from([0, 4]),
+    seed=st.integers(0, 3),
+)
+def test_cached_decoding_equals_full_passes_for_any_arrival(text, arrivals, lookahead, window, seed) -> None:
+    model = make(window=window)
+    spoken = Recorded(model, text, lookahead, arrivals, seed)
+    check_against_full_passes(model, text, lookahead, spoken)
+    at_once = Recorded(model, text, lookahead, [], seed)
+    assert [b.tolist() for b in spoken.blocks] == [b.tolist() for b in at_once.blocks]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    text=st.lists(st.integers(0, 39), min_size=1, max_size=12),
+    arrivals=st.lists(st.integers(0, 4), max_size=12),
+    lookahead=st.sampled_from([1, 2, 3]),
+    max_lookahead=st.sampled_from([3, 32]),
+    window=st.sampled_from([0, 4]),
+)
+def test_the_papers_mask_decodes_as_it_trains_for_the_same_arrival(
+    text, arrivals, lookahead, max_lookahead, window
+) -> None:
+    model = make(mask="paper", window=window, max_lookahead=max_lookahead)
+    check_against_full_passes(model, text, lookahead, Recorded(model, text, lookahead, arrivals, 0))
+
+
+def test_published_decoding_reads_one_token_ahead_whenever_the_text_arrives() -> None:
+    model = make(mask="paper", max_lookahead=1)
+    expected = [b.tolist() for b in Recorded(model, TEXT, 1, [1] * len(TEXT), 0).blocks]
+    assert [b.tolist() for b in Recorded(model, TEXT, 1, [], 0).blocks] == expected
+
+
+@pytest.mark.parametrize("mask", ["prefix", "paper"])
+def test_later_text_reaches_a_step_under_the_papers_mask_alone(mask: str) -> None:
+    model = make(mask=mask)
+    other = [*TEXT[:-1], (TEXT[-1] + 1) % 40]  # beyond the look-ahead of the first step
+    mine, changed = (Recorded(model, text, 2, [], 0) for text in (TEXT, other))
+    same = torch.equal(mine.durations[0], changed.durations[0])
+    if len(mine.blocks[0]) == len(changed.blocks[0]):
+        same &= torch.equal(mine.speech[0], changed.speech[0])
+    assert same is (mask == "prefix")
+
+
+@pytest.mark.parametrize("mask", ["prefix", "paper"])
+def test_history_is_read_anew_under_the_papers_mask_alone(mask: str) -> None:
+    model = make(mask=mask)
+    rng = np.random.default_rng(5)
+    durations = np.array([3, 2, 0, 4, 1, 5, 2, 3, 2])
+    tokens = rng.integers(0, 27, durations.sum())
+    history = []
+    for step in (4, 5):  # step 5 has one text token more
+        rows, _, _ = one_step(model.config, np.array(TEXT[:9]), durations, tokens, 1, step)
+        tensor = torch.from_numpy(rows)[None]
+        hidden = model(tensor, visible(tensor, tensor, model.config.text_limit(1), 0))[0]
+        history.append(hidden[select(rows, Role.SPEECH, 1)])
+    assert torch.allclose(*history, atol=1e-5) is (mask == "prefix")
+
+
+def test_the_papers_mask_keeps_nothing_in_the_cache() -> None:
+    _, decoder = stream(make(mask="paper"), TEXT, 1)
+    assert decoder.done
+    assert decoder.state.end == 0
 
 
 def test_any_arrival_of_the_text_gives_the_same_speech() -> None:
@@ -230,25 +352,27 @@ def test_speed_scales_total_duration_and_owes_no_rounding_error() -> None:
     model.duration_head.weight.zero_()
     lengths = {}
     for speed in (0.5, 1.0, 1.5):
-        blocks, decoder = stream(model, TEXT * 3, 1, speed=speed, seed=4)
+        blocks, _ = stream(model, TEXT * 3, 1, speed=speed, seed=4)
         lengths[speed] = sum(map(len, blocks))
-        assert decoder.state.num_capped == 0
     assert abs(lengths[1.0] / 0.5 - lengths[0.5]) <= 1
     assert abs(lengths[1.0] / 1.5 - lengths[1.5]) <= 1
 
 
-def test_longest_duration_is_capped_and_counted() -> None:
+def test_longest_duration_is_capped_and_told() -> None:
     model = make()
     model.norm.weight.zero_()
     model.duration_head.weight.zero_()
     decoder = TmtDecoder(model, DecodeOptions(top_k=8, speed=0.5))
     for token in TEXT * 3:
         decoder.push(token)
-    lengths = []
+    told = set()
     while (block := decoder.step()) is not None:
-        lengths.append(len(block.tokens))
+        told.add((len(block.tokens), block.capped))
+    lengths = {length for length, _ in told}
     assert max(lengths) == 7
-    assert decoder.state.num_capped > 3
+    assert (7, True) in told
+    assert all(length == 7 for length, capped in told if capped)
+    assert (min(lengths), False) in told
 
 
 def test_bad_input_is_named() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.decode import DecodeOptions, TmtDecoder
+from tts.tmt.layout import Field, one_step
 from tts.tmt.model import Tmt
 from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, speech_parts, task, text_parts
 
@@ -84,6 +85,35 @@ def test_it_learns_and_the_export_decodes(tmp_path: Path) -> None:
             right += len(mine) == len(true) and (mine == true).all()
             total += 1
     assert right / total > 0.7
+
+
+def test_the_papers_mask_trains_one_step_of_each_sequence() -> None:
+    config = dataclasses.replace(CONFIG, mask="paper")
+    trained = task(config, PIECES, utterances(200, 0), utterances(20, 1), dataclasses.replace(TRAINING, joined=(1.0,)))
+    optimizer = torch.optim.AdamW(trained.module.parameters(), lr=4e-3, betas=(0.9, 0.95))
+    before = trained.evaluate()
+    for step in range(60):
+        loss, _ = trained.loss(step, step / 60)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = trained.evaluate()
+    assert after["token_ce"] < 0.7 * before["token_ce"]
+    assert after["duration_ce"] < 0.7 * before["duration_ce"]
+    batch = trained._train_batch(0, alternate=False)
+    for rows, speech, duration in zip(batch.rows, batch.speech_target, batch.duration_target, strict=True):
+        assert len(set(rows[Field.INDEX, speech >= 0].tolist())) <= 1
+        assert (duration >= 0).sum() <= 1
+
+
+def test_a_batch_without_a_kind_of_target_has_a_finite_loss() -> None:
+    trained = make()
+    rows, speech, duration = one_step(CONFIG, np.array([1, 2]), np.array([1, 2]), np.arange(3), 1, 0)
+    batch = trained._collate([(rows, speech, duration)], [1])
+    speech_loss, duration_loss, figures = trained._losses(batch)
+    assert speech_loss == 0
+    assert duration_loss > 0
+    assert np.isfinite(list(figures.values())).all()
 
 
 def test_folding_keeps_the_result() -> None:

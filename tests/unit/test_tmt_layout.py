@@ -9,7 +9,7 @@ import torch
 
 from tts.base import CheckpointError
 from tts.tmt.config import TmtConfig, small_config
-from tts.tmt.layout import IGNORED, Field, Role, alternating, packed, visible
+from tts.tmt.layout import IGNORED, Field, Role, alternating, one_step, packed, visible
 
 CONFIG = TmtConfig(text_vocab_size=10, num_speech_tokens=9, num_duration_classes=8, index_slots=4)
 IDS, DURATIONS, TOKENS = np.array([3, 1, 4]), np.array([2, 0, 3]), np.array([8, 7, 6, 5, 4])
@@ -76,6 +76,32 @@ def test_packed_sequence_of_a_small_utterance() -> None:
     assert duration_target[duration_target != IGNORED].tolist() == DURATIONS.tolist()
 
 
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_one_step_asks_for_one_block_and_the_next_duration(step: int) -> None:
+    rows, speech_target, duration_target = one_step(CONFIG, IDS, DURATIONS, TOKENS, 1, step)
+    number = max(step, 1)
+    count = {role: int((rows[Field.ROLE] == role).sum()) for role in Role}
+    ends = np.cumsum(DURATIONS)
+    assert count[Role.TEXT] == min(number + 1, 4)
+    assert (rows[Field.ID] == CONFIG.end_id).any() == (step == 3)  # E comes with the last block
+    assert count[Role.DURATION] == number
+    assert count[Role.SPEECH] == (0, *ends)[number - 1]
+    assert count[Role.NEXT_DURATION] == (step in (1, 2))
+    block = TOKENS[(0, 0, *ends)[step] : (0, *ends)[step]]
+    assert speech_target[speech_target != IGNORED].tolist() == block.tolist()
+    assert count[Role.MASKED] == len(block)
+    assert duration_target[duration_target != IGNORED].tolist() == DURATIONS[step : step + 1].tolist()
+
+
+def test_paper_places_tell_nothing_of_later_durations() -> None:
+    config = dataclasses.replace(CONFIG, mask="paper")
+    longer = np.array([2, 0, 7])
+    for first_masked in (True, False):
+        mine = alternating(config, IDS, DURATIONS, TOKENS, 1, 0, first_masked)[0]
+        other = alternating(config, IDS, longer, np.arange(9), 1, 0, first_masked)[0]
+        assert (mine[:, :7] == other[:, :7]).all()  # text and placeholders
+
+
 @pytest.mark.parametrize("first_masked", [True, False])
 def test_alternating_sequence_masks_every_other_block(first_masked: bool) -> None:
     rows, speech_target, duration_target = alternating(CONFIG, IDS, DURATIONS, TOKENS, 1, 0, first_masked)
@@ -90,5 +116,7 @@ def test_config_reads_its_own_values_and_refuses_others() -> None:
     assert TmtConfig.from_values(dataclasses.asdict(config)) == config
     with pytest.raises(CheckpointError, match="unknown width"):
         TmtConfig.from_values({"width": 3})
+    with pytest.raises(CheckpointError, match="mask 'causal'"):
+        TmtConfig.from_values({"mask": "causal"})
     with pytest.raises(CheckpointError, match="multiple"):
         TmtConfig.from_values({"dim": 30, "num_heads": 4})

@@ -46,6 +46,7 @@ class TokenBlock(NamedTuple):
 
     text_token: int  # index of the last text token taken to be voiced with this block, from 0; -1: none yet
     tokens: np.ndarray  # (l,) speech tokens, int64; l may be 0
+    capped: bool = False  # this model has no durations that could be too long
 
 
 class InterleavedDecoder:

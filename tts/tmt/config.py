@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tts.base import CheckpointError
+
+Mask = Literal["prefix", "paper"]
+_UNLIMITED = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,13 +17,18 @@ class TmtConfig:
     text_vocab_size: int = 151_669  # text token ids 0 .. text_vocab_size - 1
     vocabulary_id: str = ""  # hash of the text tokenizer whose ids the model reads
     num_speech_tokens: int = 6561  # size of the speech tokenizer's codebook
-    num_duration_classes: int = 64  # durations 0 .. num_duration_classes - 1, in speech tokens
+    # Durations 0 .. num_duration_classes - 1, in speech tokens; the last class stands for that and all longer ones. The
+    # paper does not say how many. Blocks that are cut are reported, utterances with longer tokens left out of training.
+    num_duration_classes: int = 64
     dim: int = 1024
     num_layers: int = 16
     num_heads: int = 16
     ff_dim: int = 2048
     rope_base: float = 1000.0
     window: int = 0  # text tokens of history a token may see, its own included; 0 = all
+    # What text a block sees. prefix: up to the look-ahead beyond its own, so that a key-value cache is exact. paper: all
+    # that has arrived by the step, history included, so that every step computes everything anew, as published.
+    mask: Mask = "prefix"
     lookahead: int = 1  # default number of text tokens read ahead of the one being spoken
     max_lookahead: int = 1  # the largest look-ahead seen in training
     index_slots: int = 0  # learned embedding of the text index modulo this; 0 = none
@@ -48,13 +56,17 @@ class TmtConfig:
 
     @property
     def num_ids(self) -> int:
-        """Rows of the input embedding: text tokens, E, D, mask, speech tokens."""
+        """Rows of the input embedding: text tokens, E, D, mask, speech tokens; text and speech share no row."""
         return self.speech_offset + self.num_speech_tokens
 
     @property
     def head_dim(self) -> int:
         """Width of one attention head; a multiple of 4, for two rotary axes of number pairs."""
         return self.dim // self.num_heads
+
+    def text_limit(self, lookahead: int) -> int:
+        """How far beyond its own text token a block sees the text that is there."""
+        return lookahead if self.mask == "prefix" else _UNLIMITED
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "TmtConfig":
@@ -63,6 +75,8 @@ class TmtConfig:
         if unknown:
             raise CheckpointError(f"config.json is not of a temporal masked transformer: unknown {', '.join(unknown)}.")
         config = cls(**values)
+        if config.mask not in get_args(Mask):
+            raise CheckpointError(f"config.json: mask {config.mask!r} is none of {', '.join(get_args(Mask))}.")
         if config.dim % (4 * config.num_heads):
             raise CheckpointError(f"dim {config.dim} must be a multiple of 4 x num_heads ({config.num_heads}).")
         return config

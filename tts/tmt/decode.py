@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tts.base import SynthesisError
-from tts.tmt.layout import Role, duration_rows, speech_rows, text_rows, visible
+from tts.tmt.layout import Field, Role, duration_rows, read_at, speech_rows, text_rows, visible
 from tts.tmt.model import Tmt
 from tts.tmt.state import TmtState
 
@@ -27,14 +27,19 @@ class TokenBlock(NamedTuple):
 
     text_token: int  # index of the text token within the utterance, from 0
     tokens: np.ndarray  # (l,) its speech tokens, int64; l may be 0
+    capped: bool  # cut to the longest duration that the model can say
 
 
 class TmtDecoder:
     """One utterance. `push` and `finish` bring text; `step` speaks the next text token once its look-ahead is there.
 
     Each step is one forward pass over: the text read since, the last block as generated, its successor's placeholder
-    D_n (all three stay in the cache), the masked block n and D_{n+1} (both forgotten). The result does not depend on
-    when text arrives. Only the first step needs a pass before, for the first duration.
+    D_n (all three stay in the cache), the masked block n and D_{n+1} (both forgotten). Only the first step needs a pass
+    before, for the first duration. The result does not depend on when text arrives.
+
+    Under the mask `paper` nothing stays in the cache: each pass is over all text that has arrived, as far ahead as the
+    model has learnt to look, over all blocks and placeholders. What is there early is used early, so when text arrives
+    matters; where it comes a token at a time, as the paper has it, the look-ahead is always the same.
     """
 
     def __init__(self, model: Tmt, options: DecodeOptions | None = None, state: TmtState | None = None) -> None:
@@ -46,6 +51,8 @@ class TmtDecoder:
         if not 0.25 <= options.speed <= 4.0:
             raise SynthesisError(f"speed {options.speed}: must lie between 0.25 and 4.")
         self._model, self._options, self._lookahead = model, options, lookahead
+        self._caches = config.mask == "prefix"
+        self._furthest = lookahead if self._caches else config.max_lookahead  # text tokens read ahead at most
         self.state = state or TmtState.create(config, seed=options.seed, like=model.embedding.weight)
 
     @property
@@ -63,7 +70,7 @@ class TmtDecoder:
         self.state.num_text += 1
 
     def finish(self) -> None:
-        """Say that the text is complete: E follows the last text token."""
+        """Say that the text is complete: E follows the last text token, and no step waits for look-ahead any more."""
         if not self.state.finished:
             self.state.finished = True
             self.state.text.append(self._model.config.end_id)
@@ -78,47 +85,55 @@ class TmtDecoder:
         if state.duration is None:
             state.duration = self._first_duration()
         last = state.finished and number == state.num_text
+        capped = state.capped
         tokens, next_duration = self._block(number, state.duration, last)
-        state.block, state.duration = tokens, next_duration
+        state.blocks.append(tokens)
+        state.duration = next_duration
         state.num_spoken += 1
         state.num_frames += len(tokens)
-        return TokenBlock(number - 1, tokens)
+        return TokenBlock(number - 1, tokens, capped)
 
     def _first_duration(self) -> int:
-        rows = np.concatenate([self._read_text(1), duration_rows(self._model.config, Role.DURATION, 1, 0)], axis=1)
-        hidden = self._forward(rows, rows.shape[1], 1)
-        return self._draw_duration(self._model.duration_head(hidden[-1]))
+        return self._draw_duration(self._model.duration_head(self._forward(1, np.zeros((len(Field), 0), np.int64))[-1]))
 
     def _block(self, number: int, duration: int, last: bool) -> tuple[np.ndarray, int | None]:
         """Speech tokens of block `number`, and the duration of the next one (None after the last)."""
+        if last and not duration:
+            return np.zeros(0, np.int64), None
         state, config = self.state, self._model.config
-        parts = [self._read_text(number)]
-        if state.block is not None:
-            ids, length = state.block + config.speech_offset, len(state.block)
-            before = state.num_frames - length
-            parts.append(speech_rows(config, Role.SPEECH, ids, number - 1, before, np.array([length])))
-            parts.append(duration_rows(config, Role.DURATION, number, state.num_frames))
-        num_committed = sum(part.shape[1] for part in parts)
-        parts.append(speech_rows(config, Role.MASKED, config.mask_id, number, state.num_frames, np.array([duration])))
-        if not last:
-            parts.append(duration_rows(config, Role.NEXT_DURATION, number + 1, state.num_frames + duration))
-        hidden = self._forward(np.concatenate(parts, axis=1), num_committed, number)
-        block = hidden[num_committed : num_committed + duration]
-        tokens = self._model.speech_head(block).argmax(dim=-1).cpu().numpy()
+        masked = speech_rows(config, Role.MASKED, config.mask_id, number, state.num_frames, np.array([duration]))
+        following = np.arange(number + 1, number + 1 + (not last))
+        placeholder = duration_rows(config, Role.NEXT_DURATION, following, state.num_frames + duration)
+        provisional = np.concatenate([masked, placeholder], axis=1)
+        hidden = self._forward(number, provisional)[-provisional.shape[1] :]
+        tokens = self._model.speech_head(hidden[:duration]).argmax(dim=-1).cpu().numpy()
         return tokens, None if last else self._draw_duration(self._model.duration_head(hidden[-1]))
 
-    def _read_text(self, number: int) -> np.ndarray:
-        """Rows of the text that step `number` is the first to see."""
-        state = self.state
-        count = min(number + self._lookahead - state.num_read, len(state.text))
-        ids, state.text = state.text[:count], state.text[count:]
-        rows = text_rows(self._model.config, np.array(ids, np.int64), state.num_read + 1, state.num_frames)
-        state.num_read += count
-        return rows
+    def _past(self, number: int) -> np.ndarray:
+        """Rows that step `number` reads and the cache lacks: text, blocks before it, placeholders up to its own."""
+        state, config = self.state, self._model.config
+        durations = np.array([len(block) for block in state.blocks], np.int64)
+        first = number - len(durations)  # index of the first of these blocks
+        before = state.num_frames - int(durations.sum())
+        starts = before + np.cumsum([0, *durations])
+        ids = np.array(state.text[: number + self._furthest - state.num_read], np.int64)
+        index = state.num_read + 1 + np.arange(len(ids))
+        text = text_rows(config, ids, state.num_read + 1, read_at(config, index, self._lookahead, starts, first))
+        tokens = np.concatenate([np.zeros(0, np.int64), *state.blocks]) + config.speech_offset
+        speech = speech_rows(config, Role.SPEECH, tokens, first, before, durations)
+        placed = np.arange(state.num_placed + 1, number + 1)
+        return np.concatenate(
+            [text, speech, duration_rows(config, Role.DURATION, placed, starts[placed - first])], axis=1
+        )
 
-    def _forward(self, rows: np.ndarray, num_committed: int, number: int) -> torch.Tensor:
-        """Hidden states (S, D) of new positions; drops what has left the history window for good."""
+    def _forward(self, number: int, provisional: np.ndarray) -> torch.Tensor:
+        """Hidden states (S, D) of what step `number` reads, `provisional` positions last; fills the cache.
+
+        Drops what has left the history window for good.
+        """
         state, window = self.state, self._model.config.window
+        past = self._past(number)
+        rows = np.concatenate([past, provisional], axis=1)
         # Text i is read at step i - lookahead, block k at step k + 1; the oldest index seen at step n is n - window.
         if window:
             state.read_starts.append(state.end)
@@ -128,8 +143,15 @@ class TmtDecoder:
         state.reserve_(rows.shape[1])
         new = torch.from_numpy(rows)[None].to(state.rows.device)
         keys = torch.cat((state.rows[:, :, state.start : state.end], new), dim=2)
-        mask = visible(new, keys, self._lookahead, window)
-        return self._model(new, mask, state, num_committed)[0]
+        mask = visible(new, keys, self._model.config.text_limit(self._lookahead), window)
+        hidden = self._model(new, mask, state, past.shape[1] if self._caches else 0)[0]
+        if self._caches:
+            count = min(number + self._furthest - state.num_read, len(state.text))
+            del state.text[:count]
+            state.num_read += count
+            state.num_placed = number
+            state.blocks.clear()
+        return hidden
 
     def _draw_duration(self, logits: torch.Tensor) -> int:
         """A duration in speech tokens at the wanted speed; the rounding error is carried to the next one."""
@@ -141,7 +163,7 @@ class TmtDecoder:
         wanted = drawn / self._options.speed + state.rounding
         longest = self._model.config.num_duration_classes - 1
         duration = int(np.floor(wanted + 0.5))
-        state.num_capped += duration > longest or drawn == longest
+        state.capped = duration > longest or drawn == longest
         duration = min(duration, longest)
         state.rounding = wanted - duration if duration < longest else 0.0
         return duration

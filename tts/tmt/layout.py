@@ -8,11 +8,22 @@ block ends a_k, the committed sequence is [y_1..y_L E | D_1 B_1 D_2 B_2 ...]. Tw
 - Two position axes, the text index and the frame. Text y_i takes the frame at which it is read, a_{i-q-1}; so nothing
   moves when text arrives, every distance is relative, and positions never run out.
 
+That is the mask `prefix`. Under the mask `paper`, as published, B_k and D_k see all text of the sequence, which grows
+from step to step: history is read anew with the later text, and nothing can be cached. The paper says nothing of
+positions; they are the same two axes, with all text at frame 0, because the frame at which it is read would tell a block
+how long the later ones are. What else is left open is decided so:
+
+- E is y_{L+1} under either limit: at q = 1 it is there from step L on, as published; a longer look-ahead sees it earlier.
+- D_1 is trained by a step 0 of its own, [y_1..y_{1+q} | D_1] -> l_1; the published steps 1..L never ask for l_1.
+- There is no D after the last block: nothing follows, speech ends with the text.
+- A duration may be 0: its block is empty, its step yields the next duration alone.
+
 A window W limits history: text and blocks with an index <= k - W are not seen by index k.
 
-Training packs all steps of inference in one sequence: beside the committed tokens it holds, for each k, the masked
-block M_k and the next placeholder P_{k+1} at the positions of B_k and D_{k+1}; they see the committed past of step k
-and each other, nothing sees them. The order within a sequence is free, because positions are explicit.
+Training under `prefix` packs all steps of inference in one sequence: beside the committed tokens it holds, for each k,
+the masked block M_k and the next placeholder P_{k+1} at the positions of B_k and D_{k+1}; they see the committed past of
+step k and each other, nothing sees them. Under `paper` the past depends on the step, so that a sequence holds one step
+alone. The order within a sequence is free, because positions are explicit.
 """
 
 from enum import IntEnum
@@ -68,7 +79,7 @@ def visible(queries: torch.Tensor, keys: torch.Tensor, lookahead: torch.Tensor |
     Args:
         queries: (B, fields, S) sequences.
         keys: (B, fields, K) sequences.
-        lookahead: q of each sequence, (B,) or one number.
+        lookahead: `TmtConfig.text_limit` of each sequence's look-ahead q, (B,) or one number.
         window: history in text tokens, own index included; 0 = all.
     Returns:
         (B, S, K) bool, true where a query sees a key.
@@ -87,6 +98,16 @@ def visible(queries: torch.Tensor, keys: torch.Tensor, lookahead: torch.Tensor |
     oldest = query_index[..., None] - (window or _UNLIMITED)
     lower = torch.where(provisional[:, None], upper - 1, oldest)
     return (key_index <= upper) & (key_index > lower)
+
+
+def read_at(config: TmtConfig, index: np.ndarray, lookahead: int, starts: np.ndarray, first: int = 1) -> np.ndarray:
+    """The frame of text y_index: a_{index-q-1}, where it is read; 0 under `paper`, which reads it at every step.
+
+    `starts`: the frames at which blocks `first`, `first` + 1, ... begin, as far as they are known.
+    """
+    if config.mask == "paper":
+        return np.zeros(len(index), np.int64)
+    return starts[np.clip(index - lookahead - first, 0, len(starts) - 1)]
 
 
 def text_rows(
@@ -156,8 +177,8 @@ def committed(
     """
     ends = np.concatenate([[0], np.cumsum(durations)])
     length = len(ids)
-    read_at = ends[np.clip(np.arange(1, length + 2) - lookahead - 1, 0, length)]
-    text = text_rows(config, np.append(ids, config.end_id), 1, read_at, shift)
+    frames = read_at(config, np.arange(1, length + 2), lookahead, ends)
+    text = text_rows(config, np.append(ids, config.end_id), 1, frames, shift)
     placeholders = duration_rows(config, Role.DURATION, np.arange(1, length + 1), ends[:-1], shift)
     speech_ids = np.asarray(tokens, np.int64) + config.speech_offset
     return text, placeholders, speech_rows(config, Role.SPEECH, speech_ids, 1, 0, durations, shift)
@@ -172,7 +193,7 @@ def packed(
     shift: int = 0,
     hidden_history: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training sequence of stage 2: every step of inference at once.
+    """Training sequence of stage 2 under `prefix`: every step of inference at once.
 
     Args:
         ids, durations, tokens, lookahead, shift: as for `committed`.
@@ -193,6 +214,38 @@ def packed(
     duration_target[text.shape[1]] = durations[0]
     duration_target[first_masked + len(tokens) :] = durations[1:]
     return rows, speech_target, duration_target
+
+
+def one_step(
+    config: TmtConfig,
+    ids: np.ndarray,
+    durations: np.ndarray,
+    tokens: np.ndarray,
+    lookahead: int,
+    step: int,
+    shift: int = 0,
+    hidden_history: np.ndarray | None = None,
+    num_text: int | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training sequence of stage 2 as published: one step of inference, which either mask allows.
+
+    Args:
+        ids, durations, tokens, lookahead, shift, hidden_history: as for `packed`.
+        step: n, from 0 to L. It predicts B_n and l_{n+1}; step 0 l_1 alone, step L B_L alone.
+        num_text: text tokens, E included, that have arrived; None: no more than the step waits for.
+    Returns:
+        Rows (fields, S) and the targets (S,), as `packed`.
+    """
+    number = max(step, 1)  # step 0 has the text of step 1
+    rows, speech_target, duration_target = packed(config, ids, durations, tokens, lookahead, shift, hidden_history)
+    role, index = rows[Field.ROLE], rows[Field.INDEX]
+    # by role, from TEXT to NEXT_DURATION
+    lowest = np.array([1, 1, 1, step, step + 1])
+    highest = np.array([num_text or number + lookahead, number, number - 1, step, step + 1])
+    kept = (index >= lowest[role]) & (index <= highest[role])
+    if step:
+        duration_target[role == Role.DURATION] = IGNORED
+    return rows[:, kept], speech_target[kept], duration_target[kept]
 
 
 def alternating(

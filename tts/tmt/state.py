@@ -26,16 +26,17 @@ class TmtState:
     start: int = 0
     end: int = 0
     read_starts: deque[int] = field(default_factory=deque)  # buffer position where each remembered step begins
-    text: list[int] = field(default_factory=list)  # ids that wait to be read
+    text: list[int] = field(default_factory=list)  # ids that are not in the cache
     num_text: int = 0  # text tokens pushed so far (L once finished)
     num_read: int = 0  # text tokens, E included, in the cache
     finished: bool = False
     num_spoken: int = 0  # blocks generated
+    num_placed: int = 0  # placeholders in the cache
     duration: int | None = None  # of the next block, in speech tokens
-    block: np.ndarray | None = None  # the last block's speech tokens, not yet in the cache
+    capped: bool = False  # the next block was shortened to the longest duration
+    blocks: list[np.ndarray] = field(default_factory=list)  # the last blocks' speech tokens, not in the cache
     num_frames: int = 0  # speech tokens generated
     rounding: float = 0.0  # duration still owed after rounding to whole speech tokens
-    num_capped: int = 0  # blocks shortened to the longest duration
 
     @classmethod
     def create(

@@ -1,4 +1,8 @@
-"""Training of the temporal masked transformer: alternating masks first, then all inference steps packed in one pass."""
+"""Training of the temporal masked transformer: alternating masks first, then the steps of inference.
+
+Under the mask `prefix` one pass trains every step of a sequence; under `paper`, as published, one step drawn at random.
+The paper leaves the losses open: here each is the mean cross entropy over a batch's targets, without label smoothing.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +16,7 @@ from torch import nn
 
 from tts import checkpoint
 from tts.tmt.config import TmtConfig
-from tts.tmt.layout import IGNORED, Field, Role, alternating, packed, visible
+from tts.tmt.layout import IGNORED, Field, Role, alternating, one_step, packed, visible
 from tts.tmt.model import Tmt
 from tts.training.batches import BatchPlan, Size
 from tts.training.durations import align
@@ -221,7 +225,9 @@ class TmtTask:
         groups = [order[i : i + 16] for i in range(0, len(order), 16)]
         for group in groups:
             sequences = [
-                (self._packed(self._held_out[i].first, self._held_out[i].tokens, self.config.lookahead, 0, None))
+                self._inference(
+                    self._held_out[i].first, self._held_out[i].tokens, self.config.lookahead, np.random.default_rng(i)
+                )
                 for i in group
             ]
             _, _, figures = self._losses(self._collate(sequences, [self.config.lookahead] * len(group)))
@@ -240,12 +246,15 @@ class TmtTask:
         with torch.autocast(device.type, torch.bfloat16):
             speech, duration = self.module(rows, mask, has_speech, has_duration)
         speech_target, duration_target = speech_target[has_speech], duration_target[has_duration]
-        speech_loss, duration_loss = F.cross_entropy(speech, speech_target), F.cross_entropy(duration, duration_target)
+        # A batch of single steps may lack one kind of target: steps 0 and L, empty blocks.
+        num_speech, num_durations = max(len(speech_target), 1), max(len(duration_target), 1)
+        speech_loss = F.cross_entropy(speech, speech_target, reduction="sum") / num_speech
+        duration_loss = F.cross_entropy(duration, duration_target, reduction="sum") / num_durations
         figures = {
             "token_ce": speech_loss.item(),
-            "token_accuracy": (speech.argmax(-1) == speech_target).float().mean().item(),
+            "token_accuracy": (speech.argmax(-1) == speech_target).sum().item() / num_speech,
             "duration_ce": duration_loss.item(),
-            "duration_error": (duration.argmax(-1) - duration_target).abs().float().mean().item(),
+            "duration_error": (duration.argmax(-1) - duration_target).abs().sum().item() / num_durations,
         }
         return speech_loss, duration_loss, figures
 
@@ -265,13 +274,24 @@ class TmtTask:
                 sequences.append(alternating(self.config, ids, durations, tokens, lookahead, shift, first_masked))
             else:
                 hidden = rng.random(len(tokens)) < self.training.hidden_history
-                sequences.append(self._packed(text, tokens, lookahead, shift, hidden))
+                sequences.append(self._inference(text, tokens, lookahead, rng, shift, hidden))
         return self._collate(sequences, lookaheads)
 
-    def _packed(
-        self, text: TimedText, tokens: np.ndarray, lookahead: int, shift: int, hidden: np.ndarray | None
+    def _inference(
+        self,
+        text: TimedText,
+        tokens: np.ndarray,
+        lookahead: int,
+        rng: np.random.Generator,
+        shift: int = 0,
+        hidden: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return packed(self.config, text.ids, text.durations.astype(np.int64), tokens, lookahead, shift, hidden)
+        """A sequence of stage 2: all steps of inference at once where the mask allows it, else one that is drawn."""
+        ids, durations = text.ids, text.durations.astype(np.int64)
+        if self.config.mask == "prefix":
+            return packed(self.config, ids, durations, tokens, lookahead, shift, hidden)
+        step = int(rng.integers(len(ids) + 1))
+        return one_step(self.config, ids, durations, tokens, lookahead, step, shift, hidden)
 
     def _collate(
         self, sequences: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], lookaheads: Sequence[int]
@@ -285,7 +305,8 @@ class TmtTask:
             targets[0, number, : len(speech_target)] = speech_target
             targets[1, number, : len(duration_target)] = duration_target
         tensor = torch.from_numpy(rows)
-        mask = visible(tensor, tensor, torch.tensor(lookaheads), self.config.window)
+        limits = [self.config.text_limit(lookahead) for lookahead in lookaheads]
+        mask = visible(tensor, tensor, torch.tensor(limits), self.config.window)
         return Batch(tensor, mask, torch.from_numpy(targets[0]), torch.from_numpy(targets[1]))
 
 
