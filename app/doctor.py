@@ -56,6 +56,7 @@ BUNDLED_WEIGHTS = {
     "speech tokenizer (voices)": ("tts.speech_tokenizer", "tts/assets/speech_tokenizer"),
     "speaker encoder (voices)": ("tts.speaker", "tts/assets/speaker"),
 }
+WEIGHTS_FILES = ("model.safetensors", "model.pt", "flow.pt", "hift.pt", "s3gen.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,10 @@ def weights(config: AppConfig) -> Iterator[Finding]:
         section, _, name = key.partition(".")
         chosen = getattr(getattr(config, section), name)
         path = ROOT / folder if chosen == BUNDLED else Path(chosen)
-        size = sum(file.stat().st_size for file in path.glob("*") if file.is_file()) if path.is_dir() else 0
+        files = [path] if path.is_file() else [file for file in path.glob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
         shown = f"{folder if chosen == BUNDLED else path} ({size / 1e6:.1f} MB)"
-        good = any((path / file).is_file() for file in ("model.safetensors", "model.pt"))
+        good = path.is_file() or any((path / file).is_file() for file in WEIGHTS_FILES)
         yield Finding(title, shown, good, hint=f"{key}: restore it from the repository or `launch.py train small`")
 
 

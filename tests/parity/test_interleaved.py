@@ -67,7 +67,7 @@ def test_weights_load_with_and_without_the_tied_text_output() -> None:
         assert torch.equal(made.llm.model.model.embed_tokens.weight, table)
     broken = weights()
     del broken["llm_decoder.bias"]
-    with pytest.raises(CheckpointError, match=r"missing 1 \(llm_decoder.bias\)"):
+    with pytest.raises(CheckpointError, match=r"missing 1 \(llm_decoder.bias \[246\]\)"):
         InterleavedLm(REDUCED).load_weights(broken, "golden")
 
 
