@@ -135,4 +135,4 @@ def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig") -> "Draft
 
 
 def _folder(chosen: str, name: str) -> Path:
-    return ASSETS / name if chosen == BUNDLED else Path(chosen)
+    return ASSETS / name if chosen == BUNDLED else Path(chosen).expanduser()
