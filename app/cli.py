@@ -26,6 +26,7 @@ Start here:
   python launch.py say "Good morning."          speak a text into speech.wav
   python launch.py transcribe FILE.wav          write down what is said in a recording
   python launch.py doctor                       what is installed, what is missing, what will run where
+  python launch.py weights check                whether the models it needs are there and whole
   python launch.py bench latency --virtual      how long the assistant takes to answer, and where the time goes
 
 Make and measure the small models:
@@ -136,6 +137,18 @@ def parser() -> argparse.ArgumentParser:
         parents=[common],
         help="packages, devices, weights, what will run where; a hint for each thing missing",
     )
+
+    weights = commands.add_parser(
+        "weights",
+        help="the models that the configuration needs: which, where, whole?",
+        description="The models that the configuration needs. Nothing is downloaded.",
+    )
+    asked = weights.add_subparsers(dest="what", metavar="WHAT", required=True)
+    asked.add_parser(
+        "list", parents=[common], help="what is needed, with size and licence; exit code 1 if some is missing"
+    )
+    asked.add_parser("where", parents=[common], help="where each model is looked for, and which public files fit there")
+    asked.add_parser("check", parents=[common], help="read all of them strictly; exit code 1 if one cannot be used")
 
     _add_bench(commands, common)
 
@@ -281,6 +294,7 @@ def main(arguments: Sequence[str]) -> int:
         "say": ("app.say", "run"),
         "transcribe": ("app.transcribe", "run"),
         "doctor": ("app.doctor", "run"),
+        "weights": ("app.weights", "run"),
         "bench": ("app.bench.text_to_token" if getattr(options, "what", "") == "tts" else "app.bench.run", "run"),
         "train": ("app.small.pipeline", "run"),
         "eval": ("app.small.evaluate", "run"),

@@ -8,13 +8,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from app.about import processor
 from app.cli import configuration
+from app.weights import chosen, needs, place, size_of
 from configs.schema import BUNDLED, AppConfig
-
-ROOT = Path(__file__).parent.parent
 
 REQUIRED = {
     "torch": "torch",
@@ -46,16 +44,7 @@ OPTIONAL = {
         "the recogniser's language model: pip install pocketsphinx, or asr.word_search=false",
     ),
 }
-BUNDLED_WEIGHTS = {
-    "recogniser (Paraformer, final pass)": ("asr.model", "asr/assets/paraformer"),
-    "recogniser (Paraformer, partial transcripts)": ("asr.streaming_model", "asr/assets/paraformer"),
-    "language model (Qwen)": ("llm.model", "llm/assets/qwen-small"),
-    "text to speech tokens (TMT)": ("tts.tmt", "tts/assets/tmt"),
-    "flow-matching decoder": ("tts.flow", "tts/assets/flow"),
-    "vocoder": ("tts.vocoder", "tts/assets/vocoder"),
-    "speech tokenizer (voices)": ("tts.speech_tokenizer", "tts/assets/speech_tokenizer"),
-    "speaker encoder (voices)": ("tts.speaker", "tts/assets/speaker"),
-}
+WEIGHTS_FILES = ("model.safetensors", "model.pt", "flow.pt", "hift.pt", "s3gen.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +128,12 @@ def _version(name: str) -> str:
 
 def weights(config: AppConfig) -> Iterator[Finding]:
     """The weights that the configuration asks for."""
-    for title, (key, folder) in BUNDLED_WEIGHTS.items():
-        section, _, name = key.partition(".")
-        chosen = getattr(getattr(config, section), name)
-        path = ROOT / folder if chosen == BUNDLED else Path(chosen)
-        size = sum(file.stat().st_size for file in path.glob("*") if file.is_file()) if path.is_dir() else 0
-        shown = f"{folder if chosen == BUNDLED else path} ({size / 1e6:.1f} MB)"
-        good = any((path / file).is_file() for file in ("model.safetensors", "model.pt"))
-        yield Finding(title, shown, good, hint=f"{key}: restore it from the repository or `launch.py train small`")
+    for need in needs(config):
+        path = place(config, need)
+        shown = f"{need.folder if chosen(config, need) == BUNDLED else path} ({size_of(path) / 1e6:.1f} MB)"
+        good = path.is_file() or any((path / file).is_file() for file in WEIGHTS_FILES)
+        hint = f"{need.key}: restore it from the repository or `launch.py train small`; see `launch.py weights where`"
+        yield Finding(need.title, shown, good, hint=hint)
 
 
 def placement(config: AppConfig) -> Iterator[Finding]:

@@ -114,12 +114,15 @@ class TtsConfig:
     )
     tmt: str = knob(BUNDLED, "temporal masked transformer: bundled or a folder")
     interleaved: InterleavedTtsConfig = knob(InterleavedTtsConfig, "interleaved text-speech model")
-    flow: str = knob(BUNDLED, "flow-matching decoder: bundled or a folder")
-    vocoder: str = knob(BUNDLED, "vocoder: bundled or a folder")
+    flow: str = knob(BUNDLED, "flow-matching decoder: bundled, a folder, or a public flow.pt or s3gen.safetensors")
+    vocoder: str = knob(BUNDLED, "vocoder: bundled, a folder, or a public hift.pt or s3gen.safetensors")
     speech_tokenizer: str = knob(
-        BUNDLED, "speech tokenizer, needed for a voice from reference audio: bundled or a folder"
+        BUNDLED,
+        "speech tokenizer, needed for a voice from reference audio: bundled, a folder, or a public s3gen.safetensors",
     )
-    speaker: str = knob(BUNDLED, "speaker encoder, needed for a voice from reference audio: bundled or a folder")
+    speaker: str = knob(
+        BUNDLED, "speaker encoder, needed for a voice from reference audio: bundled, a folder, or s3gen.safetensors"
+    )
     voice: str = knob(BUNDLED, "voice that speaks: bundled, or a reference recording")
     speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
     lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")

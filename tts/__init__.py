@@ -18,8 +18,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     """Load the synthesiser. Raises CheckpointError, VoiceError, ConfigError."""
     import torch
 
-    from tts.decoder.flow import FlowDecoder
-    from tts.decoder.vocoder import Vocoder
+    from tts import public
     from tts.stream import StreamOptions, SyncSpeech
     from tts.vocabulary import TextVocabulary
     from tts.voice import Voice
@@ -28,19 +27,17 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     text_to_token, vocabulary = _text_to_token(config)
 
     def load_voice_encoder() -> "VoiceEncoder":
-        from tts.speaker import SpeakerEncoder
-        from tts.tokenizer import SpeechTokenizer
         from tts.voice import VoiceEncoder
 
         return VoiceEncoder(
-            SpeechTokenizer.load(_folder(config.speech_tokenizer, "speech_tokenizer")),
-            SpeakerEncoder.load(_folder(config.speaker, "speaker")),
+            public.load_speech_tokenizer(_folder(config.speech_tokenizer, "speech_tokenizer")),
+            public.load_speaker(_folder(config.speaker, "speaker")),
         )
 
     return SyncSpeech(
         text_to_token=text_to_token,
-        flow=FlowDecoder.load(_folder(config.flow, "flow")),
-        vocoder=Vocoder.load(_folder(config.vocoder, "vocoder")),
+        flow=public.load_flow(_folder(config.flow, "flow")),
+        vocoder=public.load_vocoder(_folder(config.vocoder, "vocoder")),
         vocabulary=TextVocabulary(vocabulary),
         default_voice=Voice.load(ASSETS / "voice" / "voice.safetensors"),
         load_voice_encoder=load_voice_encoder,
@@ -138,4 +135,4 @@ def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig") -> "Draft
 
 
 def _folder(chosen: str, name: str) -> Path:
-    return ASSETS / name if chosen == BUNDLED else Path(chosen)
+    return ASSETS / name if chosen == BUNDLED else Path(chosen).expanduser()

@@ -68,19 +68,46 @@ def read_state(directory: Path) -> dict[str, torch.Tensor]:
 
 def load_into(model: nn.Module, state: dict[str, torch.Tensor], source: Path | str) -> None:
     """Fill `model` strictly; the error names what is missing, extra or misshapen. Raises CheckpointError."""
-    own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    extra = sorted(state.keys() - own.keys())
-    misshapen = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    if missing or extra or misshapen:
-        parts = [
-            f"{label} {len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-            for label, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-            if names
-        ]
-        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(parts)}.")
+    require_fit(model, state, source)
     model.load_state_dict(state)
+
+
+def require_fit(model: nn.Module, state: dict[str, torch.Tensor], source: Path | str) -> None:
+    """Compare names and shapes only, so that `model` may be on the meta device. Raises CheckpointError."""
+    own = model.state_dict()
+    differences = {
+        "missing": [f"{name} {list(own[name].shape)}" for name in own if name not in state],
+        "extra": [f"{name} {list(state[name].shape)}" for name in state if name not in own],
+        "misshapen": [
+            f"{name} is {list(state[name].shape)}, expected {list(own[name].shape)}"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ],
+    }
+    parts = [
+        f"{label} {len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        for label, names in differences.items()
+        if names
+    ]
+    if parts:
+        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(parts)}.")
+
+
+def public_names(state: dict[str, torch.Tensor], source: Path | str) -> dict[str, torch.Tensor]:
+    """Bring a public file's names to ours: GAN training prefixes them, older torch names weight norm otherwise.
+
+    Raises CheckpointError when two tensors get the same name.
+    """
+    prefix, renamed = "generator.", dict[str, torch.Tensor]()
+    prefixed = any(name.startswith(prefix) for name in state)
+    for name, value in state.items():
+        if prefixed and name.startswith("discriminator."):
+            continue
+        name = name.removeprefix(prefix)
+        for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+            if name.endswith(f".{old}"):
+                name = f"{name.removesuffix(old)}parametrizations.weight.{new}"
+        if name in renamed:
+            raise CheckpointError(f"{source} holds {name} twice, under two spellings of its name.")
+        renamed[name] = value
+    return renamed

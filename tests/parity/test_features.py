@@ -1,42 +1,39 @@
 """The features equal those of the public models' own front ends (golden vectors)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.parity.golden import Golden, Vectors
 from tts import features
 
-GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "features_s3_campplus_io.safetensors"
+FEATURES = "features"  # tolerance
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN)
+def golden(golden_folder: Golden) -> Vectors:
+    return golden_folder.vectors("features_s3_campplus_io")
 
 
 @pytest.mark.parametrize(("fmax", "name"), [(8000.0, "mel24k_fmax8000"), (12000.0, "mel24k_fmaxNone_gan")])
-def test_mel_24k(golden: dict[str, torch.Tensor], fmax: float, name: str) -> None:
-    torch.testing.assert_close(features.mel_24k(golden["wav24k"], fmax), golden[name], atol=1e-4, rtol=0)
+def test_mel_24k(golden: Vectors, fmax: float, name: str) -> None:
+    golden.close(name, features.mel_24k(golden["wav24k"], fmax), FEATURES)
 
 
-def test_log_mel_16k(golden: dict[str, torch.Tensor]) -> None:
-    torch.testing.assert_close(features.log_mel_16k(golden["wav16k"]), golden["logmel128_16k"], atol=1e-4, rtol=0)
+def test_log_mel_16k(golden: Vectors) -> None:
+    golden.close("logmel128_16k", features.log_mel_16k(golden["wav16k"]), FEATURES)
 
 
-def test_log_mel_range_is_cut_per_item(golden: dict[str, torch.Tensor]) -> None:
+def test_log_mel_range_is_cut_per_item(golden: Vectors) -> None:
     loud = golden["wav16k"]
     both = features.log_mel_16k(torch.cat([loud, loud * 1e-3]))
     torch.testing.assert_close(both[1:], features.log_mel_16k(loud * 1e-3))
 
 
-def test_fbank_16k(golden: dict[str, torch.Tensor]) -> None:
+def test_fbank_16k(golden: Vectors) -> None:
     fbank = features.fbank_16k(golden["wav16k"][0])
-    torch.testing.assert_close(fbank, golden["kaldi_fbank80_16k"], atol=1e-4, rtol=0)
-    centred = fbank - fbank.mean(dim=0, keepdim=True)
-    torch.testing.assert_close(centred, golden["kaldi_fbank80_16k_cmn"], atol=1e-4, rtol=0)
+    golden.close("kaldi_fbank80_16k", fbank, FEATURES)
+    golden.close("kaldi_fbank80_16k_cmn", fbank - fbank.mean(dim=0, keepdim=True), FEATURES)
 
 
 def test_frames_per_second() -> None:

@@ -200,7 +200,7 @@ class Vocoder(nn.Module):
     @classmethod
     def from_state(cls, config: VocoderConfig, state: dict[str, torch.Tensor], source: Path | str) -> "Vocoder":
         """Make a vocoder for inference from weights with or without weight norm. Raises CheckpointError."""
-        state = public_names(state)
+        state = checkpoint.public_names(state, source)
         vocoder = cls(config, weight_norm=any(".parametrizations." in name for name in state))
         checkpoint.load_into(vocoder, state, source)
         return vocoder.fuse().eval().requires_grad_(False)
@@ -371,18 +371,3 @@ class Vocoder(nn.Module):
         state.mel_BMT, state.noise_BNH = state.mel_BMT[..., drop:], state.noise_BNH[:, drop * frame :]
         state.f0_BT, state.spoken = f0_BT[:, drop:end], end - drop
         return samples_BN
-
-
-def public_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Bring a public vocoder file's names to ours: GAN files prefix them, older torch names weight norm otherwise."""
-    prefix, renamed = "generator.", {}
-    prefixed = any(name.startswith(prefix) for name in state)
-    for name, value in state.items():
-        if prefixed and not name.startswith(prefix):
-            continue  # the discriminators
-        name = name.removeprefix(prefix)
-        for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-            if name.endswith(f".{old}"):
-                name = f"{name.removesuffix(old)}parametrizations.weight.{new}"
-        renamed[name] = value
-    return renamed
