@@ -174,6 +174,7 @@ class Assistant:
                 max_ahead_s=config.audio.max_ahead_s,
                 flush_fade_ms=config.audio.flush_fade_ms,
                 first_token_timeout_s=config.llm.first_token_timeout_s,
+                speculation=config.asr.endpoint.speculation,
             ),
             notify=notify,
         )

@@ -4,6 +4,7 @@
                                ^                            |                          |
                                +------ recognised words ----+--------------------------+   (barge-in)
 
+A pause after words that may be all of the turn lets the reply be prepared; the end of the turn decides what becomes of it.
 A barge-in needs recognised words: a cough over the reply changes nothing.
 """
 
@@ -62,12 +63,24 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """The user pauses after words that may be all: a reply to them may be begun, unheard."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The user goes on: a reply that was begun in the pause is to none of his turns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dismiss:
     """Nothing was recognised: no turn."""
 
 
 Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking
-Action = Listen | ShowPartial | Interrupt | Reply | Dismiss
+Action = Listen | ShowPartial | Interrupt | Prepare | Drop | Reply | Dismiss
 
 
 class TurnTaking:
@@ -80,20 +93,22 @@ class TurnTaking:
         """Take one happening, change state, and return what is to be done, in order."""
         match happening:
             case SpeechStarted():
+                if self.state is State.USER_SPEAKING:
+                    return [Drop()]
                 if self.state is not State.LISTENING:
                     return []
                 self.state = State.USER_SPEAKING
                 return [Listen()]
             case PartialTranscript(text=text):
                 return [*self._take_floor(text), ShowPartial(text)] if text else []
-            case SpeechEnded():
-                return []
+            case SpeechEnded(text=text, complete=complete):
+                return [Prepare(text)] if complete and self.state is State.USER_SPEAKING else []
             case FinalTranscript(text=text):
                 if not text:
                     if self.state is not State.USER_SPEAKING:
                         return []
                     self.state = State.LISTENING
-                    return [Dismiss()]
+                    return [Drop(), Dismiss()]
                 actions = self._take_floor(text)
                 self.state = State.THINKING
                 return [*actions, Reply(happening)]

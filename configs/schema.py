@@ -51,6 +51,10 @@ class EndpointConfig:
     complete_silence_ms: int = knob(300, "silence after words that look finished")
     min_silence_ms: int = knob(450, "silence after other words")
     incomplete_silence_ms: int = knob(900, "silence after words that call for more (a trailing 'and', 'the', 'uh')")
+    speculation: Literal["none", "llm", "tts"] = knob(
+        "tts",
+        "what is begun within that silence, unheard, and dropped when the user goes on: nothing, the reply's words, its voice",
+    )
     max_turn_s: float = knob(30.0, "longest turn; a longer one is answered as far as it was recognised")
 
 

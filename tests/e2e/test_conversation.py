@@ -20,7 +20,7 @@ from tests.fakes import (
 )
 from tts.base import SAMPLE_RATE
 
-OPTIONS = SessionOptions(max_ahead_s=2.0, flush_fade_ms=5.0, first_token_timeout_s=5.0)
+OPTIONS = SessionOptions(max_ahead_s=2.0, flush_fade_ms=5.0, first_token_timeout_s=5.0, speculation="none")
 
 
 class Talk:

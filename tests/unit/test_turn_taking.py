@@ -2,8 +2,10 @@ import pytest
 
 from app.turn_taking import (
     Dismiss,
+    Drop,
     Interrupt,
     Listen,
+    Prepare,
     Reply,
     ReplyEnded,
     ReplyStarted,
@@ -39,8 +41,26 @@ def test_a_turn_from_speech_to_silence():
 def test_nothing_recognised_is_no_turn():
     turns = TurnTaking()
     turns.on(SpeechStarted(at=0))
-    assert turns.on(final("")) == [Dismiss()]
+    assert turns.on(final("")) == [Drop(), Dismiss()]
     assert turns.state is State.LISTENING
+
+
+def test_a_pause_after_words_that_may_be_all_prepares_the_reply_until_the_voice_comes_back():
+    turns = TurnTaking()
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(SpeechEnded(at=5, text="what is the")) == []
+    assert turns.on(SpeechStarted(at=6)) == [Drop()]
+    assert turns.on(SpeechEnded(at=9, text="what is the time", complete=True)) == [Prepare("what is the time")]
+    assert turns.state is State.USER_SPEAKING
+    assert turns.on(final("what is the time")) == [Reply(final("what is the time"))]
+
+
+def test_nothing_is_prepared_while_a_reply_runs():
+    turns = TurnTaking()
+    turns.on(final("tell me a story"))
+    assert turns.on(SpeechEnded(at=5, text="stop", complete=True)) == []
+    turns.on(ReplyStarted())
+    assert turns.on(SpeechEnded(at=6, text="stop", complete=True)) == []
 
 
 @pytest.mark.parametrize("started", [True, False])
