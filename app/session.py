@@ -29,6 +29,7 @@ from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace
 from app.turn_taking import (
     Dismiss,
     Drop,
+    Duck,
     Happening,
     Interrupt,
     Listen,
@@ -36,10 +37,12 @@ from app.turn_taking import (
     Reply,
     ReplyEnded,
     ReplyStarted,
+    Resume,
     ShowPartial,
     State,
     StopSpeaking,
     TurnTaking,
+    Typed,
 )
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
@@ -60,6 +63,9 @@ class SessionOptions:
     max_ahead_s: float
     flush_fade_ms: float
     first_token_timeout_s: float
+    duck_gain: float
+    duck_fade_ms: float
+    backchannel: frozenset[str]  # words over a reply that do not interrupt it
     speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
 
 
@@ -88,7 +94,7 @@ class Session:
         self._tts_worker = tts_worker
         self._options = options
         self._notify = notify
-        self._turns = TurnTaking()
+        self._turns = TurnTaking(options.backchannel)
         self._turn = 0
         self._running: RunningReply | None = None
         self._prepared: RunningReply | None = None  # begun in a pause, not committed
@@ -109,7 +115,7 @@ class Session:
     async def say(self, text: str) -> None:
         """A turn of the user that was typed instead of spoken."""
         at = round(self._device.clock.now() * CAPTURE_HZ)
-        await self._on(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0))
+        await self._on(Typed(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0)))
 
     async def stop_speaking(self) -> None:
         """Silence the running reply, as a barge-in does."""
@@ -146,6 +152,10 @@ class Session:
                     self._notify(UserSpeaking(turn=self._turn))
                 case ShowPartial(text):
                     self._notify(UserText(turn=self._turn, text=text, final=False))
+                case Duck():
+                    self._device.duck(self._options.duck_gain, self._options.duck_fade_ms)
+                case Resume():
+                    self._device.duck(1.0, self._options.duck_fade_ms)
                 case Interrupt():
                     await self._interrupt()
                 case Prepare(text):

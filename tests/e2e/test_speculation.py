@@ -112,7 +112,13 @@ class Talk:
             asr_worker=InlineWorker(),
             tts_worker=InlineWorker(step_s),
             options=SessionOptions(
-                max_ahead_s=0.5, flush_fade_ms=5.0, first_token_timeout_s=5.0, speculation=speculation
+                max_ahead_s=0.5,
+                flush_fade_ms=5.0,
+                duck_gain=0.2,
+                duck_fade_ms=20.0,
+                backchannel=frozenset({"yeah", "okay"}),
+                first_token_timeout_s=5.0,
+                speculation=speculation,
             ),
             notify=self._notify,
         )
@@ -201,7 +207,7 @@ def test_a_dropped_reply_is_never_heard_told_or_remembered(turns, speculation, f
     talk = Talk(script, chat, speculation=speculation, seconds=at + 0.5, step_s=step_s, acts=done)
     check(talk)
     if speculation == "none":
-        assert len(chat.asked) == len(talk.traces)
+        assert len(chat.asked) <= len(talk.traces)  # one that is interrupted at once asks nothing
         assert not any(trace.speculations for trace in talk.traces)
 
 
