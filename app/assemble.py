@@ -174,6 +174,10 @@ class Assistant:
                 max_ahead_s=config.audio.max_ahead_s,
                 flush_fade_ms=config.audio.flush_fade_ms,
                 first_token_timeout_s=config.llm.first_token_timeout_s,
+                duck_gain=config.audio.duck_gain,
+                duck_fade_ms=config.audio.duck_fade_ms,
+                backchannel=frozenset(config.asr.endpoint.backchannel),
+                speculation=config.asr.endpoint.speculation,
             ),
             notify=notify,
         )

@@ -51,6 +51,12 @@ class LiveDevice:
         if self._tape:
             self._tape.reply_over()
 
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Play the running reply at `gain` times its level from now on, reached within `fade_ms`."""
+        self._device.duck(gain, fade_ms)
+        if self._tape:
+            self._tape.duck(self.clock.now(), gain, fade_ms)
+
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Silence the reply at once."""
         report = self._device.flush(fade_ms)

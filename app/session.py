@@ -1,7 +1,8 @@
 """The story of a conversation: frames -> recogniser -> turn -> reply -> player.
 
-It knows only the rooms' base modules. One turn is one asyncio task; a barge-in is: flush the player, cancel the task, cut the
-conversation to what was heard.
+It knows only the rooms' base modules. One reply is one asyncio task; a barge-in is: flush the player, cancel the task, cut the
+conversation to what was heard. A reply may be begun in a pause of the user: until the end of the turn commits it, it is told to
+nobody, plays nothing, and is no part of the conversation.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from app.events import (
     BotSpeaking,
@@ -26,22 +28,27 @@ from app.events import (
 from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace, first_audible
 from app.turn_taking import (
     Dismiss,
+    Drop,
+    Duck,
     Happening,
     Interrupt,
     Listen,
+    Prepare,
     Reply,
     ReplyEnded,
     ReplyStarted,
+    Resume,
     ShowPartial,
     State,
     StopSpeaking,
     TurnTaking,
+    Typed,
 )
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import FinalTranscript, RecognitionStream, RecognizerError
 from audio_io.base import AudioDevice, DeviceError
-from llm.base import ChatModel, ChatModelError, TextToken
+from llm.base import ChatModel, ChatModelError, Message, TextToken
 from llm.conversation import Conversation
 from tts.base import SAMPLE_RATE as PLAYBACK_HZ
 from tts.base import SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, SynthesisError, SynthesisStream
@@ -56,6 +63,10 @@ class SessionOptions:
     max_ahead_s: float
     flush_fade_ms: float
     first_token_timeout_s: float
+    duck_gain: float
+    duck_fade_ms: float
+    backchannel: frozenset[str]  # words over a reply that do not interrupt it
+    speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
 
 
 class Session:
@@ -83,9 +94,11 @@ class Session:
         self._tts_worker = tts_worker
         self._options = options
         self._notify = notify
-        self._turns = TurnTaking()
+        self._turns = TurnTaking(options.backchannel)
         self._turn = 0
         self._running: RunningReply | None = None
+        self._prepared: RunningReply | None = None  # begun in a pause, not committed
+        self._speculations = self._speculations_dropped = 0  # since the last turn that was answered
         self._awaiting_llm = 0
         self._happening = asyncio.Lock()  # one happening is dealt with before the next
 
@@ -102,7 +115,7 @@ class Session:
     async def say(self, text: str) -> None:
         """A turn of the user that was typed instead of spoken."""
         at = round(self._device.clock.now() * CAPTURE_HZ)
-        await self._on(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0))
+        await self._on(Typed(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0)))
 
     async def stop_speaking(self) -> None:
         """Silence the running reply, as a barge-in does."""
@@ -119,8 +132,9 @@ class Session:
             if self._running:
                 await self._running.task
         finally:
-            if self._running:
-                await self._running.cancel()
+            for reply in (self._running, self._prepared):
+                if reply:
+                    await reply.cancel()
 
     async def _on(self, happening: Happening) -> None:
         async with self._happening:
@@ -138,23 +152,60 @@ class Session:
                     self._notify(UserSpeaking(turn=self._turn))
                 case ShowPartial(text):
                     self._notify(UserText(turn=self._turn, text=text, final=False))
+                case Duck():
+                    self._device.duck(self._options.duck_gain, self._options.duck_fade_ms)
+                case Resume():
+                    self._device.duck(1.0, self._options.duck_fade_ms)
                 case Interrupt():
                     await self._interrupt()
+                case Prepare(text):
+                    if self._options.speculation != "none":
+                        await self._prepare(text)
+                case Drop():
+                    await self._drop()
                 case Reply(transcript):
                     self._notify(UserText(turn=self._turn, text=transcript.text, final=True))
-                    self._begin_reply(transcript)
+                    await self._answer(transcript)
                 case Dismiss():
                     self._turn -= 1
 
-    def _begin_reply(self, transcript: FinalTranscript) -> None:
-        trace = TurnTrace(turn=self._turn, transcript=transcript.text)
+    async def _prepare(self, text: str) -> None:
+        """Begin the reply to what the user has said so far, in case that is all."""
+        await self._drop()
+        self._speculations += 1
+        self._prepared = self._begin(self._conversation.messages_after(text))
+
+    async def _drop(self) -> None:
+        """Forget the reply that was begun in a pause."""
+        if self._prepared:
+            self._speculations_dropped += 1
+            reply, self._prepared = self._prepared, None
+            await reply.cancel()
+
+    async def _answer(self, transcript: FinalTranscript) -> None:
+        """The turn is over: commit the prepared reply if it was begun on the very same words and history, or begin one."""
+        decided = self._device.clock.now()
+        self._conversation.add_user(transcript.text)
+        messages = self._conversation.messages()
+        if self._prepared and self._prepared.messages != messages:
+            await self._drop()
+        reply, self._prepared = self._prepared or self._begin(messages), None
+        trace = reply.trace
+        trace.turn, trace.transcript = self._turn, transcript.text
         trace.marks.last_voiced = transcript.speech_end / CAPTURE_HZ
         trace.marks.end_of_turn = transcript.decided_at / CAPTURE_HZ
-        trace.marks.final_transcript = self._device.clock.now()
-        self._conversation.add_user(transcript.text)
-        reply = RunningReply(trace)
-        reply.task = asyncio.create_task(self._reply(reply), name=f"turn {self._turn}")
+        trace.marks.final_transcript = decided
+        trace.speculations, trace.speculations_dropped = self._speculations, self._speculations_dropped
+        self._speculations = self._speculations_dropped = 0
         self._running = reply
+        reply.committed.set()
+        for event in reply.untold:
+            self._notify(event)
+
+    def _begin(self, messages: list[Message]) -> "RunningReply":
+        reply = RunningReply(TurnTrace(turn=self._turn, transcript=""), messages)
+        reply.task = asyncio.create_task(self._reply(reply), name=f"turn {self._turn}")
+        return reply
 
     async def _reply(self, reply: "RunningReply") -> None:
         """Answer one turn; an error of a model or of the device ends the turn, not the session."""
@@ -164,8 +215,10 @@ class Session:
                 await self._speak(reply)
             except ExceptionGroup as group:  # of the reading, speaking and showing that run side by side
                 raise group.exceptions[0] from None
+            await reply.committed.wait()
             await self._device.drained()
         except (ChatModelError, SynthesisError, RecognizerError, DeviceError, TimeoutError) as error:
+            await reply.committed.wait()
             trace.error = str(error) or f"no first word within {self._options.first_token_timeout_s:g} s"
             log.error("turn %d failed: %s", trace.turn, trace.error)
             trace.heard = reply.heard_text(self._device.flush(self._options.flush_fade_ms).played_samples)
@@ -185,6 +238,8 @@ class Session:
             reading = tasks.create_task(self._read(reply, arrived, wake))
             captions = tasks.create_task(self._caption(reply))
             finished = False
+            if self._options.speculation != "tts":
+                await reply.committed.wait()
             while not speech.done:
                 while arrived:
                     token = arrived.popleft()
@@ -208,7 +263,7 @@ class Session:
         """Take the model's tokens as they come."""
         marks, timeout = reply.trace.marks, self._options.first_token_timeout_s
         try:
-            async with aclosing(self._chat.stream(self._conversation.messages())) as tokens:  # type: ignore[type-var]
+            async with aclosing(self._chat.stream(reply.messages)) as tokens:  # type: ignore[type-var]
                 while True:
                     token = await self._next(tokens, timeout if not marks.text_tokens else None)
                     if token is None:
@@ -222,7 +277,7 @@ class Session:
                     reply.trace.reply += token.text
                     arrived.append(token)
                     wake.set()
-                    self._notify(ReplyText(turn=reply.trace.turn, text=token.text))
+                    self._tell(reply, ReplyText(turn=reply.trace.turn, text=token.text))
             marks.llm_done = self._device.clock.now()
         finally:
             wake.set()
@@ -247,10 +302,20 @@ class Session:
             )
         )
         spoken = sum(mark.num_speech_tokens for mark in reply.trace.marks.speech_steps) * SAMPLES_PER_TOKEN
-        self._notify(ReplyTimed(turn=reply.trace.turn, token_end=step.token_end, sample_end=spoken))
+        self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=step.token_end, sample_end=spoken))
+
+    def _tell(self, reply: "RunningReply", event: SessionEvent) -> None:
+        """Tell the listeners something of a reply; of one that is not committed, when it is."""
+        if reply.committed.is_set():
+            self._notify(event)
+        else:
+            reply.untold.append(event)
 
     async def _play(self, reply: "RunningReply", chunk: PcmChunk) -> None:
+        """Hand a chunk to the device, once the reply is committed; only so far does a reply get before it."""
         marks, clock = reply.trace.marks, self._device.clock
+        made = clock.now()
+        await reply.committed.wait()
         now = clock.now()
         plays_at = self._device.play(chunk.samples, last=chunk.last)
         marks.decoder_chunks.append(
@@ -259,7 +324,7 @@ class Session:
                 num_samples=len(chunk.samples),
                 token_end=chunk.token_end,
                 synth_ms=chunk.synth_ms,
-                at=now,
+                at=made,
                 plays_at=plays_at,
                 vocoder_ms=chunk.vocoder_ms,
             )
@@ -309,12 +374,15 @@ class Session:
 
 
 class RunningReply:
-    """The reply that is being made: its task, its trace, and which words were heard."""
+    """A reply that is being made: what it answers, its task, its trace, and which words were heard."""
 
     task: "asyncio.Task[None]"
 
-    def __init__(self, trace: TurnTrace) -> None:
+    def __init__(self, trace: TurnTrace, messages: list[Message]) -> None:
         self.trace = trace
+        self.messages = messages
+        self.committed = asyncio.Event()  # the turn is over, and this is the reply to it
+        self.untold: list[SessionEvent] = []  # of before
         self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
         self.complete = False
 

@@ -79,6 +79,8 @@ class TurnTrace:
     interrupted: bool = False
     error: str | None = None
     underruns: int = 0
+    speculations: int = 0  # replies begun in a pause of the user, of which at most one is this turn's
+    speculations_dropped: int = 0
     marks: Marks = field(default_factory=Marks)
 
     @property
@@ -96,15 +98,10 @@ class TurnTrace:
             return None
         chunk = next(c for c in m.decoder_chunks if c.num_samples)
         first_steps = [s.at for s in m.speech_steps if s.at <= chunk.at]
-        bounds = [
-            m.last_voiced,
-            m.end_of_turn,
-            m.final_transcript,
-            m.llm_first_token,
-            first_steps[-1] if first_steps else m.llm_first_token,
-            chunk.at,
-            m.first_audible_sample,
-        ]
+        making = (m.llm_first_token, first_steps[-1] if first_steps else m.llm_first_token, chunk.at)
+        # what was made before the turn was over cost no time after it
+        made = (at if at is None or m.final_transcript is None else max(at, m.final_transcript) for at in making)
+        bounds = [m.last_voiced, m.end_of_turn, m.final_transcript, *made, m.first_audible_sample]
         times = [float(b) for b in bounds if b is not None]
         return {stage: b - a for stage, a, b in zip(STAGES, times[:-1], times[1:], strict=True)}
 

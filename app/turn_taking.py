@@ -4,7 +4,9 @@
                                ^                            |                          |
                                +------ recognised words ----+--------------------------+   (barge-in)
 
-A barge-in needs recognised words: a cough over the reply changes nothing.
+A pause after words that may be all of the turn lets the reply be prepared; the end of the turn decides what becomes of it.
+A voice over the reply ducks it at once. Recognised words interrupt it; a cough or a back-channel word does not, and the reply
+comes back to its level.
 """
 
 from dataclasses import dataclass
@@ -38,6 +40,23 @@ class StopSpeaking:
 
 
 @dataclass(frozen=True, slots=True)
+class Typed:
+    """The user's turn came as a line of text."""
+
+    transcript: FinalTranscript
+
+
+@dataclass(frozen=True, slots=True)
+class Duck:
+    """A voice over the reply, perhaps a barge-in: play the reply faintly until that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """It was none: the reply comes back to its level."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """Tell the listeners that the user speaks."""
 
@@ -62,58 +81,117 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """The user pauses after words that may be all: a reply to them may be begun, unheard."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The user goes on: a reply that was begun in the pause is to none of his turns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dismiss:
     """Nothing was recognised: no turn."""
 
 
-Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking
-Action = Listen | ShowPartial | Interrupt | Reply | Dismiss
+Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed
+Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Dismiss
 
 
 class TurnTaking:
     """The state of the conversation and its transitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, backchannel: frozenset[str] = frozenset()) -> None:
+        """`backchannel`: words that, over a reply, are no turn."""
+        self._backchannel = backchannel
         self.state = State.LISTENING
+        self._voice = False  # the user is heard
+        self._ducked = False  # the reply, because of that
 
     def on(self, happening: Happening) -> list[Action]:
         """Take one happening, change state, and return what is to be done, in order."""
         match happening:
             case SpeechStarted():
-                if self.state is not State.LISTENING:
-                    return []
-                self.state = State.USER_SPEAKING
-                return [Listen()]
+                return self._voice_began()
             case PartialTranscript(text=text):
-                return [*self._take_floor(text), ShowPartial(text)] if text else []
-            case SpeechEnded():
-                return []
+                return [*self._take_floor(), ShowPartial(text)] if text and not self._is_aside(text) else []
+            case SpeechEnded(text=text, complete=complete):
+                self._voice = False
+                if self._is_aside(text):
+                    return self._resume()
+                return [Prepare(text)] if complete and self.state is State.USER_SPEAKING else []
             case FinalTranscript(text=text):
-                if not text:
-                    if self.state is not State.USER_SPEAKING:
-                        return []
-                    self.state = State.LISTENING
-                    return [Dismiss()]
-                actions = self._take_floor(text)
-                self.state = State.THINKING
-                return [*actions, Reply(happening)]
+                self._voice = False
+                if self._is_aside(text):
+                    return self._resume()
+                return self._turn_over(happening)
+            case Typed(transcript):
+                return self._turn_over(transcript)
             case ReplyStarted():
-                if self.state is State.THINKING:
-                    self.state = State.BOT_SPEAKING
-                return []
-            case StopSpeaking():
-                if self.state not in (State.THINKING, State.BOT_SPEAKING):
+                if self.state is not State.THINKING:
                     return []
-                self.state = State.LISTENING
+                self.state = State.BOT_SPEAKING
+                return self._duck() if self._voice else []
+            case StopSpeaking():
+                if not self._replying:
+                    return []
+                self._silent(State.LISTENING)
                 return [Interrupt()]
             case ReplyEnded():
-                if self.state in (State.THINKING, State.BOT_SPEAKING):
-                    self.state = State.LISTENING
+                if self._replying:
+                    self._silent(State.LISTENING)
                 return []
 
-    def _take_floor(self, text: str) -> list[Action]:
-        """The user says `text`: he has the floor, and a running reply is interrupted."""
-        before, self.state = self.state, State.USER_SPEAKING
-        if before in (State.THINKING, State.BOT_SPEAKING):
+    @property
+    def _replying(self) -> bool:
+        return self.state in (State.THINKING, State.BOT_SPEAKING)
+
+    def _is_aside(self, text: str) -> bool:
+        """True for what leaves a running reply alone: no words, or back-channel words."""
+        return self._replying and all(word in self._backchannel for word in text.split())
+
+    def _voice_began(self) -> list[Action]:
+        self._voice = True
+        match self.state:
+            case State.USER_SPEAKING:
+                return [Drop()]
+            case State.LISTENING:
+                self.state = State.USER_SPEAKING
+                return [Listen()]
+            case State.BOT_SPEAKING:
+                return self._duck()
+            case State.THINKING:
+                return []
+
+    def _duck(self) -> list[Action]:
+        before, self._ducked = self._ducked, True
+        return [] if before else [Duck()]
+
+    def _resume(self) -> list[Action]:
+        before, self._ducked = self._ducked, False
+        return [Resume()] if before else []
+
+    def _turn_over(self, transcript: FinalTranscript) -> list[Action]:
+        if not transcript.text:
+            if self.state is not State.USER_SPEAKING:
+                return []
+            self.state = State.LISTENING
+            return [Drop(), Dismiss()]
+        actions = self._take_floor()
+        self.state = State.THINKING
+        return [*actions, Reply(transcript)]
+
+    def _take_floor(self) -> list[Action]:
+        """The user has the floor; a running reply is interrupted."""
+        replying, before = self._replying, self.state
+        self._silent(State.USER_SPEAKING)
+        if replying:
             return [Interrupt(), Listen()]
         return [Listen()] if before is State.LISTENING else []
+
+    def _silent(self, state: State) -> None:
+        """No reply sounds any more."""
+        self.state, self._ducked = state, False

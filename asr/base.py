@@ -37,6 +37,8 @@ class SpeechEnded:
     """A pause began; the turn goes on (with another `SpeechStarted`) if speech comes back before it is over."""
 
     at: int  # last voiced sample before the pause
+    text: str = ""  # what was said up to here: the final transcript, unless the user goes on
+    complete: bool = False  # there are words, and they do not call for more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

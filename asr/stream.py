@@ -20,7 +20,7 @@ from asr.base import (
     SpeechEnded,
     SpeechStarted,
 )
-from asr.endpoint import Endpoint
+from asr.endpoint import Endpoint, calls_for_more
 from asr.paraformer import Paraformer, ParaformerStream
 from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 
@@ -185,8 +185,9 @@ class TurnStream:
                 turn.in_pause = True
                 turn.pause_text = self._read()
                 turn.pause_begin = self._speech_end()
-                events.append(SpeechEnded(at=turn.pause_begin))
                 events += self._partial(turn.pause_text)
+                complete = bool(turn.pause_text) and not calls_for_more(turn.pause_text)
+                events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=complete))
             elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
                 events += self._partial(turn.streamed_text(self._read))
         required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text)

@@ -79,6 +79,13 @@ class AudioDevice(Protocol):
         """Until everything queued was played."""
         ...
 
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Play the running reply at `gain` times its level from now on, reached within `fade_ms`; 1 brings it back.
+
+        The next reply begins at its own level.
+        """
+        ...
+
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Silence the reply at once, with a fade, and forget what is queued."""
         ...

@@ -31,6 +31,10 @@ class Outlet(Protocol):
         """Samples of a reply, float32 (N,) at the far end's rate; `start`: position of the first within the reply."""
         ...
 
+    def duck(self, reply: int, gain: float, fade_ms: float) -> None:
+        """Play the reply at `gain` times its level from now on, reached within `fade_ms`."""
+        ...
+
     def silence(self, reply: int, fade_ms: float) -> None:
         """Stop the reply at once, with a fade, and forget the rest of it."""
         ...
@@ -84,6 +88,7 @@ class BrowserDevice:
         self._anchor = (0.0, 0)  # at this time of the clock, this many samples of the reply were consumed
         self._sounds_until = 0.0  # when the last queued sample is over
         self._underruns = 0
+        self._gain = 1.0  # of the running reply
 
     @property
     def clock(self) -> Clock:
@@ -129,6 +134,8 @@ class BrowserDevice:
             rest = np.concatenate([np.zeros(0, np.float32), *self._sent])[received:]
             if len(rest) or self._complete:
                 outlet.audio(self._reply, received, rest, last=self._complete)
+            if self._gain != 1.0:
+                outlet.duck(self._reply, self._gain, 0.0)
             self._reachable = self._num_sent
         self._changed.set()
         return goes_on
@@ -255,6 +262,13 @@ class BrowserDevice:
                 continue
         self._end_reply()
 
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Play the running reply at `gain` times its level from now on, reached within `fade_ms`."""
+        if self._running:
+            self._gain = gain
+            if self._outlet:
+                self._outlet.duck(self._reply, gain, fade_ms)
+
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Silence the reply at once, and forget what is queued."""
         heard = self._consumed(self._clock.now() + self.round_trip_s / 2)  # until the order is there
@@ -266,7 +280,7 @@ class BrowserDevice:
         return report
 
     def _end_reply(self) -> None:
-        self._running, self._sent, self._num_sent = False, [], 0
+        self._running, self._sent, self._num_sent, self._gain = False, [], 0, 1.0
         self._changed.set()
 
     @property

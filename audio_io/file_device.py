@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import numpy as np
 
 from audio_io.base import CAPTURE_HZ, FRAME_SAMPLES, PLAYBACK_HZ, AudioFrame, Clock, PlaybackReport
+from audio_io.level import Level
 from audio_io.resample import resample
 
 # A turn at the very end of a recording is decided within this time; before it the next recording does not begin.
@@ -28,6 +29,7 @@ class FileDevice:
         self._played: list[tuple[int, np.ndarray]] = []  # first sample, chunk: everything heard or queued
         self._reply: list[tuple[int, int]] = []  # first sample, count of the running reply's chunks
         self._end = 0  # playback sample after the last queued one
+        self._level = Level()  # by playback samples
         self._expecting = False  # the running reply is not complete
         self._underruns = 0
         self._interjections: list[tuple[float, np.ndarray]] = []  # second, recording
@@ -102,8 +104,12 @@ class FileDevice:
         """Return when everything queued has been heard; the reply is then over."""
         while self._now() < self._end:
             await self._clock.sleep_until(self._end / PLAYBACK_HZ)
-        self._reply.clear()
-        self._expecting = False
+        self._end_reply()
+
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Play the running reply at `gain` times its level from now on, reached within `fade_ms`."""
+        if self._reply:
+            self._level.move(self._now(), gain, round(fade_ms * PLAYBACK_HZ / 1000))
 
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Cut the reply now; `fade_ms` of it are heard fading out."""
@@ -119,9 +125,14 @@ class FileDevice:
                 faded *= fade[max(0, begin - now) :][: len(faded)]
                 self._played[index] = (begin, kept)
         self._end = min(self._end, now + len(fade))
+        self._end_reply()
+        return report
+
+    def _end_reply(self) -> None:
         self._reply.clear()
         self._expecting = False
-        return report
+        if self._level.gain != 1.0:
+            self._level.move(self._end, 1.0)
 
     @property
     def played_samples(self) -> int:
@@ -135,11 +146,14 @@ class FileDevice:
 
     def answer(self) -> np.ndarray:
         """What the loudspeaker played, without the waiting between: float32 (N,) at 24 kHz; empty when nothing was."""
-        return np.concatenate([np.zeros(0, np.float32), *(samples for _, samples in self._played)])
+        return np.concatenate([np.zeros(0, np.float32), *(samples for _, samples in self._sounded())])
 
     def timeline(self) -> np.ndarray:
         """What the loudspeaker played since the clock's zero, float32 (N,) at 24 kHz."""
-        return self._timeline(self._played)
+        return self._timeline(self._sounded())
+
+    def _sounded(self) -> list[tuple[int, np.ndarray]]:
+        return [(begin, samples * self._level(begin, len(samples))) for begin, samples in self._played]
 
     def conversation(self) -> np.ndarray:
         """Both sides since the clock's zero, float32 (N, 2) at 24 kHz: left the user, right the assistant."""

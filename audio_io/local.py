@@ -21,6 +21,7 @@ from audio_io.base import (
     PlaybackReport,
 )
 from audio_io.echo import Reference, echo_control
+from audio_io.level import Level
 from audio_io.resample import StreamingResampler
 from audio_io.ring import SampleRing
 
@@ -144,6 +145,7 @@ class LocalDevice:
         self._streams: list[Any] = []
         self._reply_start: int | None = None  # consumed output samples when the running reply began
         self._underruns = 0  # of the replies before the running one
+        self._level = Level()  # by output samples since the start
 
     @property
     def clock(self) -> Clock:
@@ -242,6 +244,7 @@ class LocalDevice:
         converted = self._to_speaker.push(samples)
         if last:
             converted = np.concatenate((converted, self._to_speaker.finish()))
+        converted *= self._level(self._queue.num_read + self._queue.available, len(converted))
         written = self._queue.write(converted)
         self._queue.open = not last
         if written < len(converted):
@@ -253,15 +256,29 @@ class LocalDevice:
         while self._queue.available:
             await asyncio.sleep(self._queue.available / self._output_hz)
         await asyncio.sleep(self._latency_s())
-        self._reply_start = None
+        self._end_reply()
+
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Play the running reply at `gain` times its level from now on, reached within `fade_ms`."""
+        if self._reply_start is None:
+            return
+        begin, waiting = self._queue.num_read, self._queue.available
+        before = self._level(begin, waiting)
+        self._level.move(begin, gain, round(fade_ms * self._output_hz / 1000))
+        self._queue.multiply(begin, self._level(begin, waiting) / before)
 
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Silence the reply at once, with a short fade, and forget what is queued."""
         report = PlaybackReport(played_samples=self.played_samples, underruns=self.underruns)
         self._queue.cut(np.linspace(1.0, 0.0, round(fade_ms * self._output_hz / 1000), dtype=np.float32))
         self._to_speaker = StreamingResampler(PLAYBACK_HZ, self._output_hz)
-        self._reply_start = None
+        self._end_reply()
         return report
+
+    def _end_reply(self) -> None:
+        self._reply_start = None
+        if self._level.gain != 1.0:
+            self._level.move(self._queue.num_read + self._queue.available, 1.0)
 
     @property
     def played_samples(self) -> int:

@@ -43,6 +43,9 @@ class TypedDevice:
         await self._clock.sleep_until(self._end)
         self._start = None
 
+    def duck(self, gain: float, fade_ms: float) -> None:
+        """Silence is no louder or fainter."""
+
     def flush(self, fade_ms: float) -> PlaybackReport:
         """Forget what is queued."""
         report = PlaybackReport(played_samples=self.played_samples, underruns=0)

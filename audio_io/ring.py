@@ -61,6 +61,10 @@ class SampleRing:
         self._dry = dry
         return count
 
+    def multiply(self, begin: int, factors: np.ndarray) -> None:
+        """Producer: the waiting samples from number `begin` since the start on times `factors` (N,)."""
+        self._buffer[(begin + np.arange(len(factors))) % self.capacity] *= factors
+
     def cut(self, fade: np.ndarray) -> int:
         """Producer: keep only the next `len(fade)` samples, times `fade`; returns how many are kept."""
         begin = self._read

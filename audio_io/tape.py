@@ -5,6 +5,7 @@ from collections import deque
 import numpy as np
 
 from audio_io.base import CAPTURE_HZ, PLAYBACK_HZ
+from audio_io.level import Level
 from audio_io.resample import resample
 
 Piece = tuple[int, np.ndarray]  # first sample on the time line, int16 samples
@@ -19,6 +20,7 @@ class Tape:
         self._user: deque[Piece] = deque()
         self._assistant: list[Piece] = []
         self._first_of_reply = 0  # index of the running reply's first piece
+        self._level = Level()  # by playback samples of the time line
 
     def captured(self, start: int, samples: np.ndarray) -> None:
         """A frame of the microphone, float32 at 16 kHz, from sample `start` on."""
@@ -30,8 +32,14 @@ class Tape:
         """A chunk of the reply, float32 at 24 kHz, that sounds from `at` on."""
         self._assistant.append((round(at * PLAYBACK_HZ), _int16(samples)))
 
+    def duck(self, at: float, gain: float, fade_ms: float) -> None:
+        """From second `at` on the running reply sounds at `gain` times its level."""
+        self._level.move(round(at * PLAYBACK_HZ), gain, round(fade_ms * PLAYBACK_HZ / 1000))
+
     def reply_over(self) -> None:
         """The running reply was played to its end."""
+        if self._level.gain != 1.0:
+            self._level.move(max((start + len(piece) for start, piece in self._assistant), default=0), 1.0)
         if self._user:
             begin = self._user[0][0] / CAPTURE_HZ * PLAYBACK_HZ
             self._assistant = [piece for piece in self._assistant if piece[0] >= begin or self._keep_s == float("inf")]
@@ -49,7 +57,9 @@ class Tape:
         """Float32 (N, 2) at 24 kHz from the earliest sample kept: left the user, right the assistant."""
         begin = self._user[0][0] if self._user and self._keep_s < float("inf") else 0
         user = resample(_line(list(self._user), begin), CAPTURE_HZ, PLAYBACK_HZ)
-        assistant = _line(self._assistant, round(begin / CAPTURE_HZ * PLAYBACK_HZ))
+        first = round(begin / CAPTURE_HZ * PLAYBACK_HZ)
+        assistant = _line(self._assistant, first)
+        assistant *= self._level(first, len(assistant))
         out = np.zeros((max(len(user), len(assistant)), 2), np.float32)
         out[: len(user), 0] = user
         out[: len(assistant), 1] = assistant

@@ -111,4 +111,4 @@ def _convert(kind: Any, value: Any, name: str, source: str) -> Any:
 
 
 def _word(kind: Any) -> str:
-    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, "list of numbers")
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, "list")

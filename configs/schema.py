@@ -36,6 +36,8 @@ class AudioConfig:
     frame_ms: int = knob(20, "length of a captured frame")
     max_ahead_s: float = knob(5.0, "how far synthesis may run ahead of playback")
     flush_fade_ms: float = knob(5.0, "fade-out when the reply is interrupted")
+    duck_gain: float = knob(0.2, "level of the reply while the user makes himself heard over it; 1 leaves it as it is")
+    duck_fade_ms: float = knob(20.0, "fade to that level, and back when it was nothing")
     input_device: str = knob("", "microphone: id or part of the name; empty = the system's default")
     output_device: str = knob("", "loudspeaker: id or part of the name; empty = the system's default")
     echo: Literal["webrtc", "half_duplex", "off"] = knob(
@@ -51,6 +53,30 @@ class EndpointConfig:
     complete_silence_ms: int = knob(300, "silence after words that look finished")
     min_silence_ms: int = knob(450, "silence after other words")
     incomplete_silence_ms: int = knob(900, "silence after words that call for more (a trailing 'and', 'the', 'uh')")
+    speculation: Literal["none", "llm", "tts"] = knob(
+        "tts",
+        "what is begun within that silence, unheard, and dropped when the user goes on: nothing, the reply's words, its voice",
+    )
+    backchannel: tuple[str, ...] = knob(
+        (
+            "uh-huh",
+            "uhuh",
+            "mhm",
+            "mm-hmm",
+            "mm",
+            "hmm",
+            "huh",
+            "yeah",
+            "yep",
+            "yes",
+            "okay",
+            "ok",
+            "right",
+            "sure",
+            "wow",
+        ),
+        "words over a reply that do not interrupt it, alone or one after another",
+    )
     max_turn_s: float = knob(30.0, "longest turn; a longer one is answered as far as it was recognised")
 
 

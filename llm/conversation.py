@@ -51,6 +51,14 @@ class Conversation:
                 first = index
         return self._system + [message for message, _ in self._said[first:]]
 
+    def messages_after(self, text: str) -> list[Message]:
+        """What `messages` would be if the user now said `text`; nothing is added."""
+        self.add_user(text)
+        try:
+            return self.messages()
+        finally:
+            self._said.pop()
+
     def _add(self, message: Message) -> None:
         self._said.append((message, self._cost(message)))
 

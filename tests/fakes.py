@@ -59,7 +59,7 @@ def user_says(
     return [
         (start + 0.1, lambda at: SpeechStarted(at=first)),
         ((start + end) / 2, lambda at: PartialTranscript(text=half, stable_chars=len(half), at=at)),
-        (end + 0.05, lambda at: SpeechEnded(at=last)),
+        (end + min(0.16, silence), lambda at: SpeechEnded(at=last, text=text, complete=bool(text))),
         (
             end + silence,
             lambda at: FinalTranscript(text=text, speech_start=first, speech_end=last, decided_at=at, compute_ms=20.0),

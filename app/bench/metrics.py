@@ -92,7 +92,7 @@ def stages(trace: TurnTrace) -> dict[str, float] | None:
     computed = sum(step.synth_ms for step in marks.speech_steps if step.at <= chunk.at) / 1000
     text_to_token = min(computed, coarse["text_to_token_s"])
     vocoder = min(chunk.vocoder_ms / 1000, coarse["decoder_s"])
-    output = chunk.plays_at - chunk.at
+    output = chunk.plays_at - max(chunk.at, marks.final_transcript or chunk.at)  # it may have waited for the turn's end
     return {
         "end_of_turn": coarse["end_of_turn_s"],
         "asr_final": coarse["asr_s"],

@@ -153,7 +153,9 @@ class SimulatedRecognizer:
             self._script.append((first + _sample(STARTED_MS / 1000), SpeechStarted(at=first)))
             if text and partial < decided:
                 self._script.append((partial, PartialTranscript(text=text, stable_chars=0, at=partial)))
-            self._script.append((min(decided, last + _sample(0.16)), SpeechEnded(at=last)))
+            self._script.append(
+                (min(decided, last + _sample(0.16)), SpeechEnded(at=last, text=text, complete=bool(text)))
+            )
             final = FinalTranscript(
                 text=text, speech_start=first, speech_end=last, decided_at=decided, compute_ms=self._delays.asr_ms
             )

@@ -237,6 +237,10 @@ class _Outlet:
         self._person.reply_begins(reply)
         self._line.send_audio(audio_message(reply, start, samples, last=last))
 
+    def duck(self, reply: int, gain: float, fade_ms: float) -> None:
+        """See `audio_io.browser.Outlet`."""
+        self._line.send({"type": "duck", "reply": reply, "gain": gain, "fade_ms": fade_ms})
+
     def silence(self, reply: int, fade_ms: float) -> None:
         """See `audio_io.browser.Outlet`."""
         self._line.send({"type": "flush", "reply": reply, "fade_ms": fade_ms})

@@ -12,7 +12,7 @@ from app.bench.parts import Loader
 from app.bench.simulate import parse
 from app.bench.talk import hold
 from app.clock import run_skipping
-from configs.schema import AppConfig, TtsConfig
+from configs.schema import AppConfig, AsrConfig, EndpointConfig, TtsConfig
 
 MS = 0.001
 
@@ -29,10 +29,11 @@ def spoken(*parts, name="tone", **more):
     return Case(name=name, samples=np.concatenate(parts), text="tell me a story please", **more)
 
 
-def talk(case, simulated, feeding="token"):
+def talk(case, simulated, feeding="token", speculation="none"):
     async def main():
         loader = Loader(parse(f"all,{simulated}"))
-        parts = await loader.parts(AppConfig(tts=TtsConfig(feeding=feeding)), lambda _: None)
+        asr = AsrConfig(endpoint=EndpointConfig(speculation=speculation))
+        parts = await loader.parts(AppConfig(asr=asr, tts=TtsConfig(feeding=feeding)), lambda _: None)
         try:
             return await hold(parts, case)
         finally:
@@ -86,10 +87,29 @@ def test_known_delays_are_reported_within_10_ms(delays, end):
     assert turn.disagreement is None
 
 
-def test_stages_sum_to_the_recording_on_every_turn_of_the_built_in_set():
+@pytest.mark.parametrize(
+    ("speculation", "ahead"), [("llm", ("llm_first_token",)), ("tts", ("llm_first_token", "decoder"))]
+)
+def test_what_was_made_in_the_pause_is_in_no_stage(speculation, ahead):
+    """The pause is noticed after 160 ms, the turn is over after 300; the rest of the work is done by then, or is not."""
+    case = spoken(hush(0.3), tone(1.0), hush(0.2))
+    delays = "end_of_turn_ms=300,llm_first_token_ms=20,llm_token_ms=1,decoder_ms=20"
+    (plain,), (turn,) = figures(talk(case, delays)), figures(talk(case, delays, speculation=speculation))
+    assert turn.disagreement is None
+    assert sum(turn.stages.values()) == pytest.approx(turn.voice_to_voice_s, abs=0.010)
+    for stage in ahead:
+        assert plain.stages[stage] == pytest.approx(0.020, abs=0.005)
+        assert turn.stages[stage] == pytest.approx(0.0, abs=0.001)
+    assert min(turn.stages.values()) > -0.001
+    saved = 0.020 + (plain.stages["text_to_token"] + 0.026 if speculation == "tts" else 0)
+    assert plain.voice_to_voice_s - turn.voice_to_voice_s == pytest.approx(saved, abs=0.012)
+
+
+@pytest.mark.parametrize("speculation", ["none", "tts"])
+def test_stages_sum_to_the_recording_on_every_turn_of_the_built_in_set(speculation):
     cases = built_in()
     for case in cases:
-        held = talk(case, "")
+        held = talk(case, "", speculation=speculation)
         for turn in figures(held):
             assert turn.disagreement is None
             assert sum(turn.stages.values()) == pytest.approx(turn.voice_to_voice_s, abs=0.020)

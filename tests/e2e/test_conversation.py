@@ -2,9 +2,10 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
-from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserText
+from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserSpeaking, UserText
 from app.session import Session, SessionOptions
 from audio_io.clock import LoopClock
 from audio_io.file_device import FileDevice
@@ -20,7 +21,15 @@ from tests.fakes import (
 )
 from tts.base import SAMPLE_RATE
 
-OPTIONS = SessionOptions(max_ahead_s=2.0, flush_fade_ms=5.0, first_token_timeout_s=5.0)
+OPTIONS = SessionOptions(
+    max_ahead_s=2.0,
+    flush_fade_ms=5.0,
+    duck_gain=0.2,
+    duck_fade_ms=20.0,
+    backchannel=frozenset({"yeah", "okay"}),
+    first_token_timeout_s=5.0,
+    speculation="none",
+)
 
 
 class Talk:
@@ -169,6 +178,43 @@ def test_barge_in_silences_and_remembers_only_what_was_heard():
     assert not played[
         flushed + round(0.01 * SAMPLE_RATE) : round(second.marks.decoder_chunks[0].plays_at * SAMPLE_RATE) - 1
     ].any()
+
+
+@pytest.mark.parametrize("text", ["", "yeah", "okay yeah"])
+def test_a_cough_or_a_back_channel_word_ducks_the_reply_and_it_comes_back(text):
+    script = user_says("tell me a story", 0.2, 1.0) + user_says(text, 3.0, 3.5)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, token_s=0.02), seconds=5.0)
+    (trace,) = talk.traces
+    assert trace.heard == SLOW_REPLY
+    assert not trace.interrupted
+    assert len(talk.when(UserSpeaking)) == 1
+    played = talk.device.timeline()
+    times = np.arange(len(played)) / SAMPLE_RATE
+    noticed, over = 3.10, 3.66  # the voice is noticed after 0.1 s, the pause after 0.16 s
+    speaking = (times > trace.marks.first_audible_sample) & (times < trace.marks.last_sample)
+    faint = speaking & (times > noticed + 0.04) & (times < over)
+    assert played[faint] == pytest.approx(0.02, abs=1e-4)
+    assert played[speaking & ((times < noticed) | (times > over + 0.04))] == pytest.approx(0.1, abs=1e-4)
+    assert np.abs(np.diff(played[speaking])).max() < 0.001  # no click
+
+
+def test_the_reply_after_an_interruption_has_its_own_level():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 3.0, 4.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Sure thing.", token_s=0.02), seconds=5.0)
+    first, second = talk.traces
+    assert first.interrupted
+    played = talk.device.timeline()
+    (interrupted_at,) = talk.when(Interrupted)
+    assert played[round(interrupted_at * SAMPLE_RATE) - 100] == pytest.approx(0.02, abs=1e-4)
+    begin = round(second.marks.first_audible_sample * SAMPLE_RATE)
+    assert played[begin + 1 :] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_a_typed_okay_interrupts():
+    script = user_says("tell me a story", 0.2, 1.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Fine."), seconds=5.0, acts=[(3.0, lambda s: s.say("okay"))])
+    assert [trace.transcript for trace in talk.traces] == ["tell me a story", "okay"]
+    assert talk.traces[0].interrupted
 
 
 def test_a_barge_in_aborts_the_model():

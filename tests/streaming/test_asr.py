@@ -146,6 +146,16 @@ def test_a_pause_inside_a_turn_does_not_end_it():
     assert events[-1].text == "one one one one"
 
 
+@pytest.mark.parametrize("words", [["what", "is", "the", "time"], ["what", "is", "the"]])
+def test_a_pause_tells_the_words_of_the_turn_if_it_ends_there(words):
+    events = run(sound((0.5, 0), (len(words) / 2, 1), (2.0, 0)), paraformer=Counter(words))
+    (pause,) = [e for e in events if isinstance(e, SpeechEnded)]
+    assert pause.text == events[-1].text == " ".join(words)
+    assert pause.complete is (words[-1] == "time")
+    partials = [e.text for e in events[: events.index(pause)] if isinstance(e, PartialTranscript)]
+    assert partials[-1] == pause.text  # whoever hears of the pause knows its words
+
+
 def test_the_final_pass_hears_the_pre_roll_and_the_tail():
     counter = Counter()
     run(sound((1.0, 0), (1.0, 1), (1.0, 0)), paraformer=counter)

@@ -9,12 +9,15 @@ import wave
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audio_io import file as file_module
 from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
 from audio_io.clock import LoopClock
 from audio_io.file import WavWriter, read_audio, write_wav
 from audio_io.file_device import FileDevice
+from audio_io.level import Level
 from audio_io.local import DeviceInfo, LocalDevice, find_device
 from audio_io.ring import SampleRing
 from tests import virtual_time
@@ -282,6 +285,50 @@ def test_flush_fades_reports_and_forgets():
     virtual_time.run(main())
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    moves=st.lists(st.tuples(st.integers(0, 300), st.floats(0.05, 1.0), st.integers(0, 100)), max_size=5),
+    cut=st.integers(0, 400),
+)
+def test_a_level_changes_the_future_alone_and_goes_on_from_where_it_was(moves, cut):
+    level, now = Level(), 0
+    for step, gain, fade in moves:
+        before, now = level(0, 600), now + step
+        level.move(now, gain, fade)
+        after = level(0, 4_000)
+        np.testing.assert_array_equal(after[: min(now, 600)], before[:now])
+        assert after[now + fade :] == pytest.approx(gain)
+        if fade > 1:
+            assert np.abs(np.diff(after[max(0, now - 1) : now + fade + 1])).max() <= 1.0 / fade + 0.2
+        np.testing.assert_array_equal(np.concatenate([level(0, cut), level(cut, 400)]), level(0, cut + 400))
+
+
+def test_a_ducked_reply_comes_back_and_the_next_begins_at_its_own_level():
+    async def main() -> None:
+        files = device(0.1)
+        files.duck(0.1, 20.0)  # nothing runs
+        files.play(np.ones(4_800, np.float32), last=False)
+        await files.clock.sleep_until(0.05)
+        files.duck(0.25, 20.0)
+        files.play(np.ones(4_800, np.float32), last=True)
+        await files.clock.sleep_until(0.25)
+        files.duck(1.0, 20.0)
+        await files.clock.sleep_until(0.3)
+        files.duck(0.25, 20.0)
+        await files.drained()
+        files.play(np.ones(100, np.float32), last=True)
+        heard = files.timeline()
+        assert (heard[:1_200] == 1.0).all()
+        assert (np.diff(heard[1_199:1_680]) < 0).all()
+        assert heard[1_681:6_000] == pytest.approx(0.25)
+        assert heard[6_481:7_200] == pytest.approx(1.0)
+        assert heard[7_681:9_600] == pytest.approx(0.25)
+        assert (heard[9_600:] == 1.0).all()
+        assert len(heard) == 9_700
+
+    virtual_time.run(main())
+
+
 def test_both_sides_share_one_time_line():
     async def main() -> None:
         files = device(0.5)
@@ -389,5 +436,22 @@ def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
             assert local.underruns == 0
             assert local.played_samples == 0
             await local.drained()
+            local.play(np.full(4_800, 0.5, np.float32), last=False)
+            speaker["callback"](out, 2_400, None, None)
+            for gain in (0.2, 1.0, 0.2):  # what waits in the queue is ducked and brought back
+                local.duck(gain, 20.0)
+            local.play(np.full(4_800, 0.5, np.float32), last=True)
+            speaker["callback"](out, 2_400, None, None)
+            assert out[960:, 0] == pytest.approx(np.full(1_440, 0.1), abs=1e-3)
+            assert np.abs(np.diff(out[:, 0])).max() < 0.002  # no click
+            local.duck(1.0, 20.0)
+            speaker["callback"](out, 2_400, None, None)
+            assert out[960:, 0] == pytest.approx(np.full(1_440, 0.5), abs=1e-3)
+            local.duck(0.2, 20.0)
+            local.flush(5.0)
+            speaker["callback"](out, 2_400, None, None)
+            local.play(np.full(2_400, 0.5, np.float32), last=True)
+            speaker["callback"](out, 2_400, None, None)
+            assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
 
     asyncio.run(main())

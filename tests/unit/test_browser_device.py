@@ -20,6 +20,7 @@ class FarEnd:
 
     def __init__(self, device: BrowserDevice) -> None:
         self.device, self.silenced, self.deaf = device, [], False
+        self.ducked = []
         self.reply, self.samples, self.last = 0, np.zeros(0, np.float32), False
 
     def audio(self, reply, start, samples, *, last):
@@ -28,6 +29,9 @@ class FarEnd:
         assert start <= len(self.samples)
         self.samples = np.concatenate([self.samples[:start], samples])
         self.last = last
+
+    def duck(self, reply, gain, fade_ms):
+        self.ducked.append((reply, gain, fade_ms))
 
     def silence(self, reply, fade_ms):
         self.silenced.append(reply)
@@ -213,6 +217,27 @@ def test_after_a_break_the_rest_of_the_reply_is_sent_again(received_s, chunks, c
     assert last is complete
     if complete:
         assert count == 2 * HZ
+
+
+def test_the_running_reply_is_ducked_at_the_far_end_after_a_break_too():
+    async def main():
+        device, far = attached()
+        device.duck(0.2, 20.0)  # nothing runs
+        device.play(second_of_tone(PLAYBACK_HZ, 2.0), last=True)
+        device.duck(0.2, 20.0)
+        device.detach()
+        assert device.attach(far, capture_hz=HZ, output_hz=HZ, reply=1, received=100)
+        device.duck(1.0, 20.0)
+        device.detach()
+        assert device.attach(far, capture_hz=HZ, output_hz=HZ, reply=1, received=100)
+        device.duck(0.2, 20.0)
+        device.flush(5.0)
+        device.play(second_of_tone(PLAYBACK_HZ, 2.0), last=True)
+        device.detach()
+        assert device.attach(far, capture_hz=HZ, output_hz=HZ, reply=2, received=100)
+        return far.ducked
+
+    assert virtual_time.run(main()) == [(1, 0.2, 20.0), (1, 0.2, 0.0), (1, 1.0, 20.0), (1, 0.2, 20.0)]
 
 
 def test_a_page_that_was_loaded_again_does_not_know_the_reply():

@@ -25,6 +25,17 @@ def test_both_sides_in_order_after_the_system_prompt():
     ]
 
 
+def test_what_the_model_would_be_asked_changes_nothing():
+    talk = make(max_tokens=20)
+    talk.add_user("hello")
+    talk.add_assistant("Hi there.")
+    before = talk.messages()
+    asked = talk.messages_after("who are you " * 5)
+    assert talk.messages() == before
+    talk.add_user("who are you " * 5)
+    assert talk.messages() == asked != before
+
+
 def test_an_interrupted_reply_is_marked_where_it_was_cut():
     talk = make()
     talk.add_user("tell me a story")

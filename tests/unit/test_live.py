@@ -99,6 +99,23 @@ def test_a_switched_off_microphone_hears_nothing_and_both_sides_are_on_the_tape(
     virtual_time.run(main())
 
 
+def test_a_ducked_reply_is_on_the_tape_as_it_sounded():
+    async def main() -> None:
+        tape = Tape()
+        device = LiveDevice(FileDevice(LoopClock(), [], patience_s=0.0), tape)
+        device.play(np.full(PLAYBACK_HZ, 0.5, np.float32), last=True)
+        await asyncio.sleep(0.5)
+        device.duck(0.2, 20.0)
+        await device.drained()
+        device.play(np.full(1_000, 0.5, np.float32), last=True)
+        heard = tape.both()[:, 1]
+        assert heard[:12_000] == pytest.approx(0.5, abs=1e-3)
+        assert heard[12_481:PLAYBACK_HZ] == pytest.approx(0.1, abs=1e-3)
+        assert heard[PLAYBACK_HZ:] == pytest.approx(0.5, abs=1e-3)
+
+    virtual_time.run(main())
+
+
 def test_typing_needs_no_sound_device():
     async def main() -> None:
         device = TypedDevice(LoopClock())

@@ -73,6 +73,15 @@ def test_a_turn_without_a_reply_has_no_figure():
     assert "no audible reply" in waterfall_line(turn)
 
 
+def test_what_was_made_before_the_turn_was_over_costs_no_time_after_it():
+    turn = complete_turn()
+    marks = turn.marks
+    marks.end_of_turn, marks.final_transcript = 1.57, 1.575  # after the first chunk was made
+    assert list(turn.waterfall.values()) == pytest.approx([0.57, 0.005, 0.0, 0.0, 0.0, 0.045])
+    marks.end_of_turn, marks.final_transcript = 1.45, 1.45  # after the first word
+    assert list(turn.waterfall.values()) == pytest.approx([0.45, 0.0, 0.0, 0.08, 0.03, 0.06])
+
+
 def test_first_audible_skips_silence_and_faint_noise():
     samples = np.zeros(1000, np.float32)
     samples[100:] = 0.001

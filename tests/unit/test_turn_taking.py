@@ -1,16 +1,23 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.turn_taking import (
     Dismiss,
+    Drop,
+    Duck,
     Interrupt,
     Listen,
+    Prepare,
     Reply,
     ReplyEnded,
     ReplyStarted,
+    Resume,
     ShowPartial,
     State,
     StopSpeaking,
     TurnTaking,
+    Typed,
 )
 from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
 
@@ -39,8 +46,26 @@ def test_a_turn_from_speech_to_silence():
 def test_nothing_recognised_is_no_turn():
     turns = TurnTaking()
     turns.on(SpeechStarted(at=0))
-    assert turns.on(final("")) == [Dismiss()]
+    assert turns.on(final("")) == [Drop(), Dismiss()]
     assert turns.state is State.LISTENING
+
+
+def test_a_pause_after_words_that_may_be_all_prepares_the_reply_until_the_voice_comes_back():
+    turns = TurnTaking()
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(SpeechEnded(at=5, text="what is the")) == []
+    assert turns.on(SpeechStarted(at=6)) == [Drop()]
+    assert turns.on(SpeechEnded(at=9, text="what is the time", complete=True)) == [Prepare("what is the time")]
+    assert turns.state is State.USER_SPEAKING
+    assert turns.on(final("what is the time")) == [Reply(final("what is the time"))]
+
+
+def test_nothing_is_prepared_while_a_reply_runs():
+    turns = TurnTaking()
+    turns.on(final("tell me a story"))
+    assert turns.on(SpeechEnded(at=5, text="stop", complete=True)) == []
+    turns.on(ReplyStarted())
+    assert turns.on(SpeechEnded(at=6, text="stop", complete=True)) == []
 
 
 @pytest.mark.parametrize("started", [True, False])
@@ -50,7 +75,7 @@ def test_words_over_the_reply_interrupt_it_once(started):
     turns.on(final("tell me a story"))
     if started:
         turns.on(ReplyStarted())
-    assert turns.on(SpeechStarted(at=9)) == []
+    assert turns.on(SpeechStarted(at=9)) == ([Duck()] if started else [])
     assert turns.on(partial("")) == []
     assert turns.on(partial("stop")) == [Interrupt(), Listen(), ShowPartial("stop")]
     assert turns.on(partial("stop it")) == [ShowPartial("stop it")]
@@ -69,15 +94,85 @@ def test_a_key_stops_the_reply_and_nothing_else(started):
     assert turns.on(StopSpeaking()) == []
 
 
-def test_a_cough_over_the_reply_changes_nothing():
-    turns = TurnTaking()
+BACKCHANNEL = frozenset({"yeah", "mhm"})
+
+
+@pytest.mark.parametrize("text", ["", "yeah", "mhm yeah"])
+def test_a_cough_or_a_back_channel_word_over_the_reply_only_ducks_it(text):
+    turns = TurnTaking(BACKCHANNEL)
     turns.on(SpeechStarted(at=0))
     turns.on(final("tell me a story"))
     turns.on(ReplyStarted())
-    assert turns.on(SpeechStarted(at=9)) == []
-    assert turns.on(SpeechEnded(at=10)) == []
-    assert turns.on(final("")) == []
+    assert turns.on(SpeechStarted(at=9)) == [Duck()]
+    assert turns.on(partial(text)) == []
+    assert turns.on(SpeechEnded(at=10, text=text, complete=bool(text))) == [Resume()]
+    assert turns.on(SpeechStarted(at=11)) == [Duck()]
+    assert turns.on(final(text)) == [Resume()]
     assert turns.state is State.BOT_SPEAKING
+
+
+def test_back_channel_words_are_a_turn_where_no_reply_runs_and_when_they_are_typed():
+    turns = TurnTaking(BACKCHANNEL)
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(final("yeah")) == [Reply(final("yeah"))]
+    turns.on(ReplyStarted())
+    assert turns.on(partial("yeah but")) == [Interrupt(), Listen(), ShowPartial("yeah but")]
+    turns.on(final("yeah but why"))
+    turns.on(ReplyStarted())
+    assert turns.on(Typed(final("yeah"))) == [Interrupt(), Listen(), Reply(final("yeah"))]
+
+
+def test_a_reply_that_begins_under_the_users_voice_begins_ducked():
+    turns = TurnTaking()
+    turns.on(final("tell me a story"))
+    assert turns.on(SpeechStarted(at=9)) == []
+    assert turns.on(ReplyStarted()) == [Duck()]
+    assert turns.on(SpeechEnded(at=10)) == [Resume()]
+
+
+def happenings():
+    texts = st.sampled_from(["", "yeah", "stop", "yeah stop"])
+    return st.one_of(
+        st.just(SpeechStarted(at=0)),
+        texts.map(partial),
+        st.builds(lambda text, complete: SpeechEnded(at=0, text=text, complete=complete), texts, st.booleans()),
+        texts.map(final),
+        st.just(StopSpeaking()),
+        st.just(Typed(final("yeah"))),
+        st.just(ReplyStarted()),
+        st.just(ReplyEnded()),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(happenings(), max_size=30))
+def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(script):
+    turns, replying, ducked = TurnTaking(BACKCHANNEL), False, False
+    for happening in script:
+        before = turns.state
+        if isinstance(happening, ReplyEnded):
+            replying = ducked = False
+        for action in turns.on(happening):
+            match action:
+                case Reply():
+                    assert not replying
+                    replying = True
+                case Interrupt():
+                    assert replying
+                    replying = ducked = False
+                case Duck():
+                    assert replying
+                    assert not ducked
+                    ducked = True
+                case Resume():
+                    assert replying
+                    assert ducked
+                    ducked = False
+                case Prepare():
+                    assert before is State.USER_SPEAKING
+        assert replying is (turns.state in (State.THINKING, State.BOT_SPEAKING))
+        if isinstance(happening, SpeechEnded):
+            assert not ducked or happening.text in ("stop", "yeah stop")
 
 
 def test_a_turn_without_partials_interrupts_when_it_is_final():

@@ -240,6 +240,7 @@ class Assistant {
       case "word": turn.words.push(message.text); this.draw(turn); break;
       case "timed": turn.times.push([message.token_end, message.sample_end]); break;
       case "speaking": this.turnOf.set(message.reply, message.turn); break;
+      case "duck":
       case "flush": this.player?.port.postMessage(message); break;
       case "interrupted": turn.interrupted = true; turn.heard = message.heard; this.draw(turn); break;
       case "failed": turn.error = message.reason; this.draw(turn); break;

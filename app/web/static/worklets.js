@@ -54,6 +54,8 @@ class Playback extends AudioWorkletProcessor {
     this.underruns = 0;
     this.ramp = 0; // samples since sound came back
     this.fadeOut = -1; // samples left until silence, -1: none ordered
+    this.gain = this.wantedGain = 1;
+    this.gainStep = 0; // towards the wanted gain, each sample
     this.told = false;
   }
 
@@ -68,6 +70,9 @@ class Playback extends AudioWorkletProcessor {
       this.received = Math.max(this.received, message.start + pcm.length);
       this.complete = this.complete || message.last;
       this.told = false;
+    } else if (message.type === "duck" && message.reply === this.reply) {
+      this.wantedGain = message.gain;
+      this.gainStep = (message.gain - this.gain) / Math.max(1, Math.round(message.fade_ms * sampleRate / 1000));
     } else if (message.type === "flush" && message.reply === this.reply) {
       this.fade = Math.max(1, Math.round(message.fade_ms * sampleRate / 1000));
       this.fadeOut = this.fade;
@@ -96,6 +101,11 @@ class Playback extends AudioWorkletProcessor {
           this.ramp = this.taken ? 0 : this.fadeIn;
         }
         sample = this.next() * Math.min(1, this.ramp++ / this.fadeIn);
+        if (this.gain !== this.wantedGain) {
+          this.gain += this.gainStep;
+          if ((this.gain - this.wantedGain) * this.gainStep >= 0) this.gain = this.wantedGain;
+        }
+        sample *= this.gain;
         if (this.fadeOut >= 0) sample *= this.fadeOut / this.fade;
       } else {
         if (!this.dry) {
