@@ -68,8 +68,8 @@ class TrigramModel:
 class SearchConfig:
     """How pieces and words are weighed; natural logarithms."""
 
-    weight: float = 0.45  # of the language model
-    prior_weight: float = 0.3  # of the pieces' prior, which is taken away
+    weight: float = 0.35  # of the language model
+    prior_weight: float = 0.4  # of the pieces' prior, which is taken away
     word_bonus: float = 1.5  # per word: without it a language model likes few words
     unknown_word: float = -25.0  # the language model's log-probability of a word that it does not know
     skipped: float = -6.0  # cost of skipping a piece
