@@ -57,6 +57,16 @@ def test_a_spoken_question_becomes_text(recognizer, question):
     assert word_errors(TEXT.split(), recognizer.transcribe(question).split()) <= 1
 
 
+def test_the_final_words_are_chosen_by_the_folders_search_unless_it_is_switched_off(question):
+    searching, plain = Paraformer.load(), Paraformer.load(word_search=False)
+    calls = []
+    search = searching._offline.model.beam_search
+    searching._offline.model.beam_search = lambda **given: calls.append(given["am_scores"]) or search(**given)
+    assert word_errors(TEXT.split(), searching.transcribe(question).split()) <= 1
+    assert len(calls) == 1
+    assert plain._offline.model.beam_search is None
+
+
 def test_a_stream_gives_partials_and_the_same_final(recognizer, question):
     events = run(recognizer, padded(question))
     finals = [e for e in events if isinstance(e, FinalTranscript)]
