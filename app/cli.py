@@ -165,6 +165,12 @@ def parser() -> argparse.ArgumentParser:
         "--work", type=Path, default=Path("build/small"), help="corpus and checkpoints (default: build/small)"
     )
     small.add_argument("--out", type=Path, help="where the weights go (default: into the repository's assets folders)")
+    small.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="DIR",
+        help="flow and paraformer: train the weights below DIR further (. = those that ship) instead of random ones",
+    )
     small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
 
     evaluate = commands.add_parser("eval", help="measure models", description="Measure models.")

@@ -32,6 +32,8 @@ ASSETS = {
     "paraformer": "asr/assets/paraformer",
     "qwen": "llm/assets/qwen-small",
 }
+# Steps that can begin with finished weights instead of random ones (--start-from)
+CONTINUED = ("flow", "paraformer")
 # Steps that run only by name: nothing that ships needs them
 ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 # glibc gives large blocks back at every step otherwise; a trainer spends half of its time in page faults then
@@ -75,14 +77,19 @@ class SmallTraining:
 
 @dataclass(frozen=True)
 class Places:
-    """Work folder and where the finished weights go."""
+    """Work folder, where the finished weights go, and where those lie that are trained on (None: begin at random)."""
 
     work: Path
     out: Path
+    start: Path | None = None
 
     def asset(self, name: str) -> Path:
         """Folder of a model's finished weights."""
         return self.out / ASSETS[name]
+
+    def first_weights(self, name: str) -> Path | None:
+        """Folder of the weights that a model begins with, None for random ones."""
+        return self.start / ASSETS[name] if self.start else None
 
     def corpus(self, name: str) -> Path:
         """Folder of a set of the corpus."""
@@ -106,7 +113,11 @@ def run(options: argparse.Namespace) -> int:
     unknown = [name for name in options.models if name not in STEPS]
     if unknown:
         raise ConfigError(f"train small: no step named {', '.join(unknown)}; the steps are {', '.join(STEPS)}.")
-    places = Places(options.work, options.out or ROOT)
+    if options.start_from and (not options.models or set(options.models) - set(CONTINUED)):
+        raise ConfigError(
+            f"train small --start-from: name the models; {' and '.join(CONTINUED)} can begin with weights."
+        )
+    places = Places(options.work, options.out or ROOT, options.start_from)
     for name in options.models or [name for name in STEPS if name not in ON_REQUEST]:
         if places.done(name).exists():
             sys.stdout.write(f"{name}: done before ({places.done(name)})\n")

@@ -232,7 +232,7 @@ def flow(places: Places, plan: SmallTraining) -> dict[str, float]:
     made = task(
         flow_data(places, "voices"),
         small_config(codebook(places)),
-        encoder=flow_encoder_weights(places),
+        encoder=places.first_weights("flow") or flow_encoder_weights(places),
         validation=flow_data(places, "heldout_seen")[:48] + flow_data(places, "heldout_voices")[:48],
     )
     return fit(places, "flow", made, plan.flow)
@@ -412,7 +412,13 @@ def paraformer(places: Places, plan: SmallTraining) -> dict[str, float]:
         recordings(places, "words", but=DEFAULT),
         recordings(places, "prose", NUM_PROSE_HEARD),
     )
-    made = task(speech, recordings(places, "heldout_seen", 120), ParaformerConfig(), show_bar=True)
+    made = task(
+        speech,
+        recordings(places, "heldout_seen", 120),
+        ParaformerConfig(),
+        start=places.first_weights("paraformer"),
+        show_bar=True,
+    )
     return fit(places, "paraformer", made, plan.paraformer)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -198,9 +198,14 @@ class ParaformerTask:
         held_out: Iterable[Recording],
         config: ParaformerConfig,
         *,
+        start: Path | None = None,
         show_bar: bool = False,
     ) -> None:
-        """Compute the features of all recordings (they are consumed one by one) and build the model."""
+        """Compute the features of all recordings (they are consumed one by one) and build the model.
+
+        `start`: an exported folder whose weights are trained further; what the beginning of a training is spared
+        (streaming, its own CIF weights) is not spared then. Raises ValueError when it has another shape.
+        """
         self.config = config
         rng = np.random.default_rng(config.seed)
         heard: list[Heard] = []
@@ -227,6 +232,9 @@ class ParaformerTask:
         torch.manual_seed(config.seed)
         self._module = Trained(build_model(funasr_config(config), self.units.tokens), config, len(self.units.tokens))
         self.module: nn.Module = self._module
+        self._goes_on = start is not None
+        if start is not None:
+            self._begin_with(start)
         self._measure_features(rng)
         self._hours = sum(len(e.fbank_TM) for e in self._examples) / 360_000
         log.info("%d of %d recordings, %.2f h", len(self._examples), len(heard), self._hours)
@@ -241,10 +249,28 @@ class ParaformerTask:
         self._module.mean.copy_(frames.mean(0).repeat(STACK))
         self._module.scale.copy_((1 / frames.std(0).clamp(min=0.1)).repeat(STACK))
 
+    def _begin_with(self, folder: Path) -> None:
+        """Take an exported folder's weights; pieces that it lacks keep their random ones."""
+        state, own = load_file(folder / "model.safetensors"), self._module.model.state_dict()
+        names = {piece: row for row, piece in enumerate(json.loads((folder / "tokens.json").read_text("utf-8")))}
+        known = [(row, names[piece]) for row, piece in enumerate(self.units.tokens) if piece in names]
+        rows, theirs = (torch.tensor(part) for part in zip(*known, strict=True))
+        for name, value in own.items():
+            given = state.pop(name, None)
+            if given is not None and len(given) == len(names) and value.shape[1:] == given.shape[1:]:
+                value[rows] = given[theirs].to(value.dtype)
+            elif given is not None and given.shape == value.shape:
+                value.copy_(given)
+            else:
+                raise ValueError(f"{folder}: {name} is not that of this recogniser, {list(value.shape)}")
+        if state:
+            raise ValueError(f"{folder} holds more than this recogniser has: {', '.join(list(state)[:4])}")
+
     def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Losses of the batch of `step`; every fifth sees the windows of streaming once the first words are learned."""
         while len(self._batches) <= step:
             self._batches.append(next(self._plan))
+        progress = 1.0 if self._goes_on else progress
         rng = np.random.default_rng((self.config.seed, step))
         batch = collate([[self._examples[i] for i in item] for item in self._batches[step]], self._augment, rng)
         chunking = self.config.chunking if step % STREAMING_EVERY == 1 and progress >= self.config.whole_share else None
@@ -365,7 +391,12 @@ def _binary_cross_entropy(probability: Tensor, target: Tensor) -> Tensor:
 
 
 def task(
-    training: Iterable[Recording], held_out: Iterable[Recording], config: ParaformerConfig, *, show_bar: bool = False
+    training: Iterable[Recording],
+    held_out: Iterable[Recording],
+    config: ParaformerConfig,
+    *,
+    start: Path | None = None,
+    show_bar: bool = False,
 ) -> ParaformerTask:
     """The task of `train small paraformer`."""
-    return ParaformerTask(training, held_out, config, show_bar=show_bar)
+    return ParaformerTask(training, held_out, config, start=start, show_bar=show_bar)

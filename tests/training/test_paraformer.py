@@ -1,10 +1,11 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from asr.paraformer import Paraformer
 from asr.training.data import Recording, _frame_targets, batches, collate, example, fbank, hear, spellings, stack
@@ -228,3 +229,21 @@ def test_the_exported_folder_holds_float16_and_no_pickle(folder):
     weights = load_file(folder / "model.safetensors")
     assert {w.dtype for w in weights.values()} == {torch.float16}
     assert not any(name.startswith(("phones", "pieces")) for name in weights)
+
+
+def test_exported_weights_are_trained_further_and_new_pieces_begin_at_random(small_task, folder, tmp_path):
+    going_on = task([recording(i) for i in range(24)], [], CONFIG, start=folder)
+    expected = small_task._module.model.state_dict()
+    for name, value in going_on._module.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=2e-3, rtol=1e-3)
+    _, parts = going_on.loss(STREAMING_EVERY + 1, 0.0)
+    assert "ce_stream" in parts  # from the first step
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model.safetensors")
+    tokens = json.loads((folder / "tokens.json").read_text())
+    (tmp_path / "tokens.json").write_text(json.dumps([*tokens[:-2], "other", tokens[-1]]))
+    other = task([recording(i) for i in range(24)], [], CONFIG, start=tmp_path)._module.model.state_dict()
+    added = (other["decoder.output_layer.bias"] - expected["decoder.output_layer.bias"]).round().tolist()
+    assert added == [1.0] * (len(tokens) - 2) + [0.0, 1.0]
+    with pytest.raises(ValueError, match="is not that of this recogniser"):
+        task([recording(i) for i in range(24)], [], replace(CONFIG, width=48), start=folder)
