@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from app.about import about
 from app.assemble import Assistant, build_chat, build_recognizer, build_synthesizer, prepare_process
 from app.cli import configuration
 from app.small.corpus import Corpus, Utterance
-from app.small.judges import ErrorRate, SpeakerJudge, bootstrap, error_rate, hear, satisfies, voiced_f0
+from app.small.judges import JUDGES, ErrorRate, SpeakerJudge, bootstrap, error_rate, satisfies, voiced_f0
 from app.small.synth import SAMPLE_RATE as CORPUS_HZ
 from app.small.synth import AlignmentError
 from app.small.voices import DEFAULT, Speaker, training_voices
@@ -97,11 +98,11 @@ def held_out(options: argparse.Namespace, name: str) -> tuple[Corpus, list[Utter
     return speech, speech.utterances[: options.limit]
 
 
-def heard_by_judge(recordings: Sequence[np.ndarray], rate: int) -> list[str]:
-    """pocketsphinx on every recording, on all cores."""
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(hear, recordings, [rate] * len(recordings), chunksize=4)
-        return list(tqdm(found, total=len(recordings), desc="judge"))
+def heard_by(judge: str, recordings: Sequence[np.ndarray]) -> list[str]:
+    """What one of `JUDGES` hears in every recording of 24 kHz, on all cores."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        found = pool.map(JUDGES[judge], recordings, [SAMPLE_RATE] * len(recordings), chunksize=4)
+        return list(tqdm(found, total=len(recordings), desc=judge))
 
 
 def recogniser(config: AppConfig, options: argparse.Namespace, report: Report) -> None:
@@ -165,21 +166,26 @@ def intelligibility(config: AppConfig, options: argparse.Namespace, report: Repo
     goal = {"full TMT": "2 x original"}
     report.heading(
         f"Intelligibility of speech ({len(items)} held-out sentences)",
-        "stage", "word error rate, pocketsphinx (95 % interval)", "goal", "ratio to original", "our Paraformer",
-        "first / last word wrong (pocketsphinx)",
+        "stage", "word error rate, pocketsphinx (95 % interval)", "goal", "ratio to original",
+        "Moonshine (95 % interval)", "ratio", "our Paraformer", "first / last word wrong (pocketsphinx; Moonshine)",
     )  # fmt: skip
-    floor: ErrorRate | None = None
+    floor: dict[str, float] = {}
     for stage, recordings in stages.items():
-        judged = error_rate(truths, heard_by_judge(recordings, SAMPLE_RATE))
+        judged = {judge: error_rate(truths, heard_by(judge, recordings)) for judge in JUDGES}
         own = error_rate(
             truths, [asr.transcribe(np.pad(resample(r, SAMPLE_RATE, 16_000), 4800)) for r in tqdm(recordings)]
         )
-        floor = floor or judged
-        ends = f"{100 * judged.first_word_errors:.0f} % / {100 * judged.last_word_errors:.0f} %"
+        floor = floor or {judge: rate.rate for judge, rate in judged.items()}
+        ratios = {judge: rate.rate / floor[judge] for judge, rate in judged.items()}
+        sphinx, moonshine = (f"{rate}" for rate in judged.values())
+        of_sphinx, of_moonshine = (f"{ratio:.2f}" for ratio in ratios.values())
+        ends = "; ".join(
+            f"{100 * rate.first_word_errors:.0f} / {100 * rate.last_word_errors:.0f} %" for rate in judged.values()
+        )
         report.row(
             f"tts_{stage.replace(' ', '_')}",
-            stage, str(judged), goal.get(stage, ""), f"{judged.rate / floor.rate:.2f}", str(own), ends,
-            judge=asdict(judged), paraformer=asdict(own), ratio=judged.rate / floor.rate,
+            stage, sphinx, goal.get(stage, ""), of_sphinx, moonshine, of_moonshine, str(own), ends,
+            judges={judge: asdict(rate) for judge, rate in judged.items()}, ratios=ratios, paraformer=asdict(own),
             seconds=sum(len(r) for r in recordings) / SAMPLE_RATE,
         )  # fmt: skip
 
@@ -212,7 +218,7 @@ def cloning(config: AppConfig, options: argparse.Namespace, report: Report) -> N
         got = np.median(np.concatenate([voiced_f0(c, SAMPLE_RATE) for c in cloned]))
         pitches.append(float(got / wanted))
         near.append(abs(pitches[-1] - 1) <= F0_TOLERANCE)
-    low, high = bootstrap(lambda i: float(np.mean(np.array(right)[i])), len(right))
+    low, high = share_interval(right)
     report.heading(f"Cloning ({len(voices)} held-out voices)", "figure", "value", "goal")
     report.row(
         "clone_similarity", "cloned speech nearest to its own reference voice (of all held-out voices)",
@@ -265,7 +271,7 @@ def answers(config: AppConfig, options: argparse.Namespace, report: Report) -> N
         for question, text, good in zip(questions, replies, acceptable, strict=True)
         if not good
     ]
-    low, high = bootstrap(lambda i: float(np.mean(np.array(acceptable)[i])), len(acceptable))
+    low, high = share_interval(acceptable)
     rate = float(np.mean(acceptable))
     report.heading("Language model", "figure", "value", "goal")
     report.row(
@@ -293,34 +299,38 @@ def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Repor
         return found
 
     results = run_skipping(ask_all())
-    judged = heard_by_judge([samples for _, _, samples in results], SAMPLE_RATE)
-    correct = [satisfies(text, item.answer) for item, text in zip(items, judged, strict=True)]
-    written = [satisfies(reply, item.answer) for item, (_, reply, _) in zip(items, results, strict=True)]
-    original = heard_by_judge([spoken_by_flite(reply) for _, reply, _ in results], SAMPLE_RATE)
-    ceiling = [satisfies(text, item.answer) for item, text in zip(items, original, strict=True)]
-    failures = [
-        {"question": item.text, "transcript": transcript, "reply": reply, "judge": text}
-        for item, (transcript, reply, _), text, good in zip(items, results, judged, correct, strict=True)
-        if not good
-    ]
-    low, high = bootstrap(lambda i: float(np.mean(np.array(correct)[i])), len(correct))
+    answers = [item.answer for item in items]
+    written = [satisfies(reply, answer) for answer, (_, reply, _) in zip(answers, results, strict=True)]
     report.heading(f"End to end ({len(items)} held-out spoken questions)", "figure", "value", "goal")
-    report.row(
-        "ask_spoken", "right spoken answer, as pocketsphinx hears it",
-        f"{100 * np.mean(correct):.0f} % ({100 * low:.0f}-{100 * high:.0f})", "85 %",
-        rate=float(np.mean(correct)), failures=failures,
-    )  # fmt: skip
-    report.row(
-        "ask_written",
-        "right answer in the reply's text",
-        f"{100 * np.mean(written):.0f} %",
-        "",
-        rate=float(np.mean(written)),
-    )
-    report.row(
-        "ask_ceiling", "the same replies spoken by flite itself, as pocketsphinx hears it",
-        f"{100 * np.mean(ceiling):.0f} %", "", rate=float(np.mean(ceiling)),
-    )  # fmt: skip
+    for judge in JUDGES:
+        judged = heard_by(judge, [samples for _, _, samples in results])
+        correct = [satisfies(text, answer) for answer, text in zip(answers, judged, strict=True)]
+        low, high = share_interval(correct)
+        failures = [
+            {"question": item.text, "transcript": transcript, "reply": reply, "judge": text}
+            for item, (transcript, reply, _), text, good in zip(items, results, judged, correct, strict=True)
+            if not good
+        ]
+        report.row(
+            f"ask_spoken_{judge}", f"right spoken answer, as {judge} hears it",
+            f"{100 * np.mean(correct):.0f} % ({100 * low:.0f}-{100 * high:.0f})", "85 %",
+            rate=float(np.mean(correct)), failures=failures,
+        )  # fmt: skip
+    rate = float(np.mean(written))
+    report.row("ask_written", "right answer in the reply's text", f"{100 * rate:.0f} %", "", rate=rate)
+    by_flite = [spoken_by_flite(reply) for _, reply, _ in results]
+    for judge in JUDGES:
+        heard = heard_by(judge, by_flite)
+        rate = float(np.mean([satisfies(text, answer) for answer, text in zip(answers, heard, strict=True)]))
+        report.row(
+            f"ask_ceiling_{judge}", f"the same replies spoken by flite itself, as {judge} hears it",
+            f"{100 * rate:.0f} %", "", rate=rate,
+        )  # fmt: skip
+
+
+def share_interval(right: Sequence[bool]) -> tuple[float, float]:
+    """95 % bootstrap interval of the share that is right."""
+    return bootstrap(lambda i: float(np.mean(np.array(right)[i])), len(right))
 
 
 def spoken_by_flite(text: str) -> np.ndarray:

@@ -49,6 +49,25 @@ def hear(samples: np.ndarray, rate: int) -> str:
     return re.sub(r"\(\d+\)", "", found.hypstr) if found else ""
 
 
+@lru_cache(maxsize=1)
+def _moonshine() -> "moonshine_voice.Transcriber":  # type: ignore[name-defined]  # noqa: F821
+    from moonshine_voice import ModelArch, Transcriber, get_assets_path
+
+    return Transcriber(model_path=Path(get_assets_path()) / "tiny-en", model_arch=ModelArch.TINY)
+
+
+def hear_moonshine(samples: np.ndarray, rate: int) -> str:
+    """What Moonshine tiny understands, a network trained on people's speech (arXiv 2410.15608); samples float32 (N,)."""
+    if not len(samples) or not np.abs(samples).max():
+        return ""
+    audio = np.pad(resample(samples.astype(np.float32), rate, JUDGE_HZ), int(_PAD_S * JUDGE_HZ))
+    found = _moonshine().transcribe_without_streaming(audio.tolist(), JUDGE_HZ)
+    return " ".join(line.text for line in found.lines)
+
+
+JUDGES: dict[str, Callable[[np.ndarray, int], str]] = {"pocketsphinx": hear, "Moonshine": hear_moonshine}
+
+
 def words(text: str) -> list[str]:
     """Lower-case words with apostrophes; digits as words; no punctuation."""
     text = re.sub(r"\d+", lambda m: f" {num2words(int(m[0]))} ", text)

@@ -4,14 +4,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from app.small.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -68,28 +69,6 @@ def rate(config: LoopConfig, step: int) -> float:
     return warm * (config.final_rate + (1 - config.final_rate) * cosine)
 
 
-class Muon(torch.optim.Muon):
-    """PyTorch's Muon (K. Jordan, 2024; arXiv 2502.16982) for convolutions too: each weight as (rows, all the rest)."""
-
-    def __init__(self, weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
-        self._weights = list(weights)
-        self._flat = [nn.Parameter(weight.detach().flatten(1)) for weight in weights]
-        super().__init__(self._flat, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw")
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the gradients of the weights."""
-        for weight, flat in zip(self._weights, self._flat, strict=True):
-            flat.data = weight.data.flatten(1)  # shares memory, also after the module has moved
-            flat.grad = None if weight.grad is None else weight.grad.flatten(1)
-        super().step(closure)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for weight in self._weights:
-            weight.grad = None
-        super().zero_grad(set_to_none)
-
-
 def make_optimizers(module: nn.Module, config: LoopConfig) -> list[tuple[torch.optim.Optimizer, float]]:
     """The optimizers of a module's parameters, each with its highest learning rate."""
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
@@ -123,12 +102,21 @@ def training_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+def mixed_precision(device: torch.device) -> torch.dtype:
+    """The type that `torch.autocast(device.type)` computes in from now on: bfloat16, but float32 where a CPU emulates that."""
+    emulated = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    dtype = torch.float32 if emulated else torch.bfloat16
+    torch.set_autocast_dtype(device.type, dtype)
+    return dtype
+
+
 def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar: bool = True) -> dict[str, float]:
     """Run (or resume) a task; write checkpoints and a log to `work`, the finished weights to `out`."""
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.num_threads)
     torch.manual_seed(config.seed)
     device = training_device(config.device)
+    mixed_precision(device)
     task.module.to(device)
     optimizers = make_optimizers(task.module, config)
     average = {n: p.detach().clone() for n, p in task.module.named_parameters()} if config.average_decay else {}

@@ -276,7 +276,7 @@ class ParaformerTask:
         chunking = self.config.chunking if step % STREAMING_EVERY == 1 and progress >= self.config.whole_share else None
         device = self._module.mean.device
         batch = batch.to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             total, parts = self._losses(batch, chunking, guided_share=max(0.0, 1 - progress / self.config.guided_until))
         return total, {f"{name}_{'stream' if chunking else 'whole'}": value for name, value in parts.items()}
 

@@ -154,7 +154,7 @@ class QwenTask:
         length = batch.ids_BL.shape[1]
         same = batch.owner_BL[:, :, None] == batch.owner_BL[:, None, :]
         seen = same & torch.ones(length, length, dtype=torch.bool, device=same.device).tril()
-        with torch.autocast(batch.ids_BL.device.type, torch.bfloat16):
+        with torch.autocast(batch.ids_BL.device.type):
             hidden_BLD = self.module.model(
                 input_ids=batch.ids_BL, attention_mask=seen[:, None], position_ids=batch.positions_BL, use_cache=False
             ).last_hidden_state

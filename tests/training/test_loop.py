@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from app.small.loop import LoopConfig, make_optimizers, rate, train
+from app.small.loop import LoopConfig, make_optimizers, mixed_precision, rate, train
 
 
 class Line:
@@ -101,10 +101,18 @@ def test_muon_trains_what_lies_between_hidden_layers():
     module = Picture().module
     (adamw, slow), (muon, fast) = make_optimizers(module, config(muon_learning_rate=0.5))
     assert (slow, fast) == (0.1, 0.5)
-    assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(64, 96), (48, 64)]
+    assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(64, 32, 3), (48, 64)]
     others = sum(p.numel() for group in adamw.param_groups for p in group["params"])
     assert others == sum(p.numel() for p in module.parameters()) - 64 * 96 - 48 * 64
     assert len(make_optimizers(module, config())) == 1
+
+
+def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch):
+    for has_it, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda has_it=has_it: has_it, raising=False)
+        assert mixed_precision(torch.device("cpu")) == expected
+        with torch.autocast("cpu"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
 
 
 def test_a_muon_run_learns_and_resumes(tmp_path):

@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
-from app.small.judges import SpeakerJudge, error_rate, hear, satisfies, voiced_f0, words
+from app.small.judges import JUDGES, SpeakerJudge, error_rate, satisfies, voiced_f0, words
+
+QUESTION = Path(__file__).parents[2] / "app" / "assets" / "question.wav"
 
 
 def tone(f0, seconds=1.0, rate=24_000, tilt=1.0, seed=0):
@@ -62,5 +67,10 @@ def test_the_speaker_judge_tells_voices_apart():
         assert max(centres, key=lambda other: vector @ centres[other]) == name
 
 
-def test_the_independent_recogniser_hears_nothing_in_silence():
-    assert hear(np.zeros(16_000, np.float32), 16_000) == ""
+@pytest.mark.parametrize("judge", JUDGES)
+def test_every_judge_hears_nothing_in_silence_and_a_spoken_question(judge):
+    assert JUDGES[judge](np.zeros(16_000, np.float32), 16_000) == ""
+    samples, rate = soundfile.read(QUESTION, dtype="float32")
+    heard = words(JUDGES[judge](samples, rate))
+    assert {"what", "plus", "three"} <= set(heard)
+    assert len(heard) == 5

@@ -132,7 +132,7 @@ class DraftTask:
         lm = self.module.lm
         ids, targets = (part.to(lm.llm_embedding.weight.device) for part in batch)
         with (
-            torch.autocast(ids.device.type, torch.bfloat16),
+            torch.autocast(ids.device.type),
             torch.set_grad_enabled(self.training.together and torch.is_grad_enabled()),
         ):
             return lm(lm.embed(ids)).float(), targets
@@ -143,6 +143,6 @@ class DraftTask:
             targets_BS = draft_targets(targets_BS, ahead, self.config.num_speech_tokens)
         chosen = targets_BS != IGNORED
         head = self.module.heads.heads[ahead - 1] if ahead else self.module.lm.llm_decoder
-        with torch.autocast(hidden_BSD.device.type, torch.bfloat16):
+        with torch.autocast(hidden_BSD.device.type):
             logits = head(hidden_BSD[chosen])
         return F.cross_entropy(logits.float(), targets_BS[chosen], reduction="sum") / chosen.sum().clamp(min=1)

@@ -184,7 +184,7 @@ class FlowTask:
         chunked = bool(torch.rand(()) >= options.full_attention_rate)
         # On a CPU the plain attention is faster than the fused one going backwards.
         plain = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-        with torch.autocast(device.type, torch.bfloat16), plain:
+        with torch.autocast(device.type), plain:
             mu = self._mu(batch, chunked=chunked)
             if self._learns_encoder:
                 error = (mu.float() - batch.target).abs().mean()

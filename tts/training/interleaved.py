@@ -174,7 +174,7 @@ class InterleavedTask:
         device = self.module.lm.llm_embedding.weight.device
         ids, targets = (part.to(device) for part in batch)
         has_target = targets != IGNORED
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             logits = self.module(ids, has_target)
         targets = targets[has_target]
         loss = F.cross_entropy(logits, targets)

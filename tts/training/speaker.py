@@ -82,7 +82,7 @@ class SpeakerTask:
         generator = np.random.default_rng((self.training.seed, step))
         device = self.prototypes.weight.device
         fbank_BTF, voices_B = (part.to(device) for part in self._batch(generator))
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             embedding_BE = self.encoder(fbank_BTF)
         cosine_BV = self._cosine(embedding_BE.float())
         margin = self.training.margin * min(1.0, 3.0 * progress)

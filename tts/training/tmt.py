@@ -243,7 +243,7 @@ class TmtTask:
         device = self.module.tmt.embedding.weight.device
         rows, mask, speech_target, duration_target = (part.to(device) for part in batch)
         has_speech, has_duration = speech_target != IGNORED, duration_target != IGNORED
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             speech, duration = self.module(rows, mask, has_speech, has_duration)
         speech_target, duration_target = speech_target[has_speech], duration_target[has_duration]
         # A batch of single steps may lack one kind of target: steps 0 and L, empty blocks.

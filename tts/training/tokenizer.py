@@ -173,7 +173,7 @@ class TokenizerTask:
         log_mel = self._augmented(log_mel, generator)
         device = next(self.module.parameters()).device
         log_mel, mel, phones, speaker = (part.to(device) for part in (log_mel, mel, phones, speaker))
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             levels = self.tokenizer.quantizer.levels(self.tokenizer.encoder(log_mel))
             logits, rebuilt = self.readout(levels, speaker)
         entropy = functional.cross_entropy(

@@ -106,7 +106,7 @@ class VocoderTask:
         own_B1 = torch.rand(training.batch, 1).to(device) < training.predicted_f0_share * max(0.0, ramp)
         source_f0_BT = torch.where(own_B1, predicted_BT.detach()[spoken], f0_BT[spoken])
         noise_BNH = torch.randn(*target_BN.shape, self.config.num_harmonics + 1).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type):
             samples_BN = self.module(mel_BMT[spoken], f0_BT=source_f0_BT, noise_BNH=noise_BNH)
 
         stft_loss = spectral_loss(samples_BN, target_BN, training.fft_sizes)
