@@ -235,7 +235,7 @@ class TurnStream:
         """Last voiced sample of the turn; detectors let go late, so the energy decides."""
         turn = self._turn
         assert turn is not None
-        _, end = voiced_span(self._heard, turn.speech_start - self._base, len(self._heard))
+        _, end = voiced_span(self._heard, turn.begin - self._base, len(self._heard))
         return self._base + end
 
     @property

@@ -1,7 +1,8 @@
 """What a stereo recording says by itself: who speaks when. An energy detector with hysteresis, none of the assistant's own.
 
 User and assistant are judged by different rules. The user's voice is what stands within 35 dB of its loudest 5 ms and above
-the noise around it; the assistant is audible from -50 dBFS on, and sounds shorter than 15 ms are ticks, not speech.
+the noise around it, in a frame and over the 15 ms around it: a decaying voice flickers about every threshold. The assistant is
+audible from -50 dBFS on, and sounds shorter than 15 ms are ticks, not speech.
 """
 
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def user_spans(samples: np.ndarray, rate: int) -> tuple[Span, ...]:
         noise = min(float(np.percentile(level, NOISE_PERCENTILE)), loudest - LOUDEST_NOISE_DB)
         stay = max(loudest - USER_RANGE_DB, noise + ABOVE_NOISE_DB)
         enter = max(loudest - USER_ENTER_DB, noise + ABOVE_NOISE_DB + 4.0)
-        for begin, end in _regions(level > stay, round(JOIN_S / FRAME_S)):
+        for begin, end in _regions(_lasting(level) > stay, round(JOIN_S / FRAME_S)):
             if (end - begin) * FRAME_S >= MIN_VOICE_S and (level[begin:end] > enter).any():
                 spans.append(Span(first / rate + begin * FRAME_S, min(first / rate + end * FRAME_S, last / rate)))
     return tuple(spans)
@@ -98,6 +99,13 @@ def _level(samples: np.ndarray, rate: int) -> np.ndarray:
     size = round(FRAME_S * rate)
     padded = np.pad(samples.astype(np.float64), (0, -len(samples) % size))
     return np.asarray(10 * np.log10(np.square(padded).reshape(-1, size).mean(1) + 1e-12))
+
+
+def _lasting(level: np.ndarray) -> np.ndarray:
+    """The fainter of each frame's level and that of the three frames around it."""
+    power = np.pad(10 ** (level / 10), 1, "edge")
+    around = (power[:-2] + power[1:-1] + power[2:]) / 3
+    return np.minimum(level, 10 * np.log10(around))
 
 
 def _regions(mask: np.ndarray, gap: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from app.bench.parts import Loader
 from app.bench.simulate import parse
 from app.bench.talk import hold
 from app.clock import run_skipping
+from asr.vad import voiced_span
 from configs.schema import AppConfig, AsrConfig, EndpointConfig, TtsConfig
 
 MS = 0.001
@@ -114,6 +115,22 @@ def test_stages_sum_to_the_recording_on_every_turn_of_the_built_in_set(speculati
             assert turn.disagreement is None
             assert sum(turn.stages.values()) == pytest.approx(turn.voice_to_voice_s, abs=0.020)
     assert len(cases) >= 20
+
+
+def ends():
+    """(name, sound, where a voice in it ends)"""
+    for case in built_in():
+        if case.voiced:
+            yield case.name, case.samples, case.voiced[-1].end
+        if case.interjection:
+            sound = case.interjection.samples
+            yield f"over {case.name}", sound, user_spans(sound, CLIP_HZ)[-1].end
+
+
+def test_the_assistant_and_the_benchmark_hear_the_same_end_of_every_voice_in_noise_too():
+    for name, sound, end in ends():
+        decided = np.pad(sound, (0, CLIP_HZ))[: round((end + 0.3) * CLIP_HZ)]
+        assert voiced_span(decided, 0, len(decided))[1] / CLIP_HZ == pytest.approx(end, abs=0.020), name
 
 
 def test_the_same_run_gives_the_same_samples():
