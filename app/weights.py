@@ -75,7 +75,12 @@ NEEDS = (
         ),
     ),
     Need(title="text to speech tokens (TMT)", key="tts.tmt", folder="tts/assets/tmt"),
-    Need(title="text to speech tokens (interleaved)", key="tts.interleaved.model", folder="tts/assets/interleaved"),
+    Need(
+        title="text to speech tokens (interleaved)",
+        key="tts.interleaved.model",
+        folder="tts/assets/interleaved",
+        public=(Source("llm.pt", "2.02 GB", "Apache-2.0", COSYVOICE),),
+    ),
     Need(title="draft heads of the interleaved model", key="tts.interleaved.heads", folder="tts/assets/vadusa"),
     Need(
         title="flow-matching decoder",
@@ -94,9 +99,15 @@ NEEDS = (
         key="tts.speech_tokenizer",
         folder="tts/assets/speech_tokenizer",
         voices=True,
-        public=(COMBINED,),
+        public=(Source("speech_tokenizer_v2.onnx", "496 MB", "Apache-2.0", COSYVOICE), COMBINED),
     ),
-    Need(title="speaker encoder", key="tts.speaker", folder="tts/assets/speaker", voices=True, public=(COMBINED,)),
+    Need(
+        title="speaker encoder",
+        key="tts.speaker",
+        folder="tts/assets/speaker",
+        voices=True,
+        public=(Source("campplus.onnx", "28 MB", "Apache-2.0", COSYVOICE), COMBINED),
+    ),
 )
 
 
@@ -207,19 +218,11 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
 def _check_speech(key: str, path: Path) -> Path:
     from tts import public
     from tts.interleaved.drafts import DraftHeads
-    from tts.interleaved.model import InterleavedLm
     from tts.tmt.model import Tmt
 
-    ours: dict[str, Callable[[Path], object]] = {
-        "tts.tmt": Tmt.load,
-        "tts.interleaved.model": InterleavedLm.load,
-        "tts.interleaved.heads": DraftHeads.load,
-        "tts.flow": public.load_flow,
-        "tts.vocoder": public.load_vocoder,
-        "tts.speech_tokenizer": public.load_speech_tokenizer,
-        "tts.speaker": public.load_speaker,
-    }
-    parts: dict[str, Part] = {
+    own: dict[str, Callable[[Path], object]] = {"tts.tmt": Tmt.load, "tts.interleaved.heads": DraftHeads.load}
+    parts: dict[str, Part[Any, Any]] = {
+        "tts.interleaved.model": public.INTERLEAVED,
         "tts.flow": public.FLOW,
         "tts.vocoder": public.VOCODER,
         "tts.speech_tokenizer": public.SPEECH_TOKENIZER,
@@ -227,7 +230,7 @@ def _check_speech(key: str, path: Path) -> Path:
     }
     file = public.check(parts[key], path) if key in parts else None
     if file is None:
-        ours[key](path)
+        (own.get(key) or parts[key].ours)(path)
     return file or path
 
 
