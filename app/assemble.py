@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.events import SessionEvent
 from app.session import Session, SessionOptions
+from app.weights import located
 from app.worker import Worker
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
@@ -31,24 +32,24 @@ def prepare_process(config: AppConfig) -> None:
 
 
 def build_recognizer(config: AppConfig) -> Recognizer:
-    """Load the recogniser. Raises RecognizerError."""
+    """Load the recogniser. Raises RecognizerError, ConfigError."""
     import asr
 
-    return asr.build(config.asr, config.runtime)
+    return asr.build(located(config, "asr").asr, config.runtime)
 
 
 def build_chat(config: AppConfig) -> ChatModel:
-    """Load the chat model. Raises ChatModelError."""
+    """Load the chat model. Raises ChatModelError, ConfigError."""
     import llm
 
-    return llm.build(config.llm, config.runtime)
+    return llm.build(located(config, "llm").llm, config.runtime)
 
 
 def build_synthesizer(config: AppConfig) -> Synthesizer:
-    """Load the synthesiser. Raises SynthesisError."""
+    """Load the synthesiser. Raises SynthesisError, ConfigError."""
     import tts
 
-    return fed(tts.build(config.tts, config.runtime), config)
+    return fed(tts.build(located(config, "tts").tts, config.runtime), config)
 
 
 def fed(synthesizer: Synthesizer, config: AppConfig) -> Synthesizer:

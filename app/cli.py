@@ -26,6 +26,7 @@ Start here:
   python launch.py say "Good morning."          speak a text into speech.wav
   python launch.py transcribe FILE.wav          write down what is said in a recording
   python launch.py doctor                       what is installed, what is missing, what will run where
+  python launch.py weights get                  fetch the public models that the configuration names
   python launch.py weights check                whether the models it needs are there and whole
   python launch.py bench latency --virtual      how long the assistant takes to answer, and where the time goes
 
@@ -140,8 +141,8 @@ def parser() -> argparse.ArgumentParser:
 
     weights = commands.add_parser(
         "weights",
-        help="the models that the configuration needs: which, where, whole?",
-        description="The models that the configuration needs. Nothing is downloaded.",
+        help="the models that the configuration needs: which, where, whole? Fetch them",
+        description="The models that the configuration needs. Only `get` uses the network.",
     )
     asked = weights.add_subparsers(dest="what", metavar="WHAT", required=True)
     asked.add_parser(
@@ -149,6 +150,19 @@ def parser() -> argparse.ArgumentParser:
     )
     asked.add_parser("where", parents=[common], help="where each model is looked for, and which public files fit there")
     asked.add_parser("check", parents=[common], help="read all of them strictly; exit code 1 if one cannot be used")
+    get = asked.add_parser(
+        "get",
+        parents=[common],
+        help="fetch what the settings name in public repositories and this machine lacks",
+        description="Fetch the weights that the settings name as OWNER/REPOSITORY into the hub's cache (HF_HOME, "
+        "MODELSCOPE_CACHE). What is there already is not fetched again, so an interrupted run loses one file at most.",
+    )
+    get.add_argument(
+        "--hub",
+        choices=("auto", "huggingface", "modelscope"),
+        default="auto",
+        help="from where (default: Hugging Face, and ModelScope where that cannot be reached)",
+    )
 
     _add_bench(commands, common)
 
@@ -322,6 +336,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def exit_code(error: Exception) -> int | None:
     """2 for what the user gave us, 1 for a run that failed, None for a fault of our own."""
+    from app.hub import WeightsError
     from asr.base import RecognizerError
     from audio_io.base import AudioFileError, DeviceError
     from llm.base import ChatModelError
@@ -329,7 +344,7 @@ def exit_code(error: Exception) -> int | None:
 
     if isinstance(error, ConfigError | AudioFileError | VoiceError):
         return 2
-    if isinstance(error, RecognizerError | DeviceError | ChatModelError | SynthesisError | OSError):
+    if isinstance(error, RecognizerError | DeviceError | ChatModelError | SynthesisError | WeightsError | OSError):
         return 1
     return None
 

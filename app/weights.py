@@ -1,14 +1,17 @@
-"""`launch.py weights`: what the chosen configuration needs, which file goes where, and whether what is there is whole."""
+"""`launch.py weights`: what the chosen configuration needs, which file goes where, whether it is whole, and fetching it."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import hub
 from app.cli import configuration
-from configs.schema import BUNDLED, AppConfig
+from app.hub import Wanted, WeightsError
+from app.weights_table import NEEDS, Need
+from configs.schema import BUNDLED, AppConfig, ConfigError
 
 if TYPE_CHECKING:
     from tts.public import Part
@@ -16,93 +19,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A public file or folder that a setting takes."""
-
-    file: str
-    size: str
-    licence: str
-    publisher: str
-
-
-COSYVOICE = "FunAudioLLM/CosyVoice2-0.5B (Hugging Face), iic/CosyVoice2-0.5B (ModelScope)"
-COMBINED = Source("s3gen.safetensors", "1.06 GB", "MIT", "ResembleAI/chatterbox (Hugging Face)")
-PARAFORMER = Source(
-    "a FunASR folder with model.pt, config.yaml, tokens.json and am.mvn",
-    "0.9 GB",
-    "FunASR model licence",
-    "paraformer-zh, paraformer-en (FunASR's names)",
-)
-STREAMING_PARAFORMER = Source(PARAFORMER.file, "0.9 GB", PARAFORMER.licence, "paraformer-zh-streaming (FunASR's name)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """One model that a configuration asks for."""
-
-    title: str
-    key: str  # the setting that says where it is
-    folder: str  # of the bundled model
-    voices: bool = False  # only for a voice from a recording
-    public: tuple[Source, ...] = ()
-
-
-NEEDS = (
-    Need(
-        title="recogniser, final pass (Paraformer)",
-        key="asr.model",
-        folder="asr/assets/paraformer",
-        public=(PARAFORMER,),
-    ),
-    Need(
-        title="recogniser, partial transcripts (Paraformer)",
-        key="asr.streaming_model",
-        folder="asr/assets/paraformer",
-        public=(STREAMING_PARAFORMER,),
-    ),
-    Need(
-        title="language model (Qwen)",
-        key="llm.model",
-        folder="llm/assets/qwen-small",
-        public=(
-            Source(
-                "a folder with config.json, tokenizer.json and *.safetensors",
-                "2 bytes per parameter",
-                "Apache-2.0 (most sizes; see its card)",
-                "any Qwen2 or Qwen3 instruct model, such as Qwen/Qwen3-0.6B (Hugging Face)",
-            ),
-        ),
-    ),
-    Need(title="text to speech tokens (TMT)", key="tts.tmt", folder="tts/assets/tmt"),
-    Need(title="text to speech tokens (interleaved)", key="tts.interleaved.model", folder="tts/assets/interleaved"),
-    Need(title="draft heads of the interleaved model", key="tts.interleaved.heads", folder="tts/assets/vadusa"),
-    Need(
-        title="flow-matching decoder",
-        key="tts.flow",
-        folder="tts/assets/flow",
-        public=(Source("flow.pt", "450 MB", "Apache-2.0", COSYVOICE), COMBINED),
-    ),
-    Need(
-        title="vocoder",
-        key="tts.vocoder",
-        folder="tts/assets/vocoder",
-        public=(Source("hift.pt", "83 MB", "Apache-2.0", COSYVOICE), COMBINED),
-    ),
-    Need(
-        title="speech tokenizer",
-        key="tts.speech_tokenizer",
-        folder="tts/assets/speech_tokenizer",
-        voices=True,
-        public=(COMBINED,),
-    ),
-    Need(title="speaker encoder", key="tts.speaker", folder="tts/assets/speaker", voices=True, public=(COMBINED,)),
-)
-
-
 def run(options: argparse.Namespace) -> int:
-    """List, explain or check; 1 when something is missing or broken."""
+    """List, explain, check or fetch; 1 when something is missing or broken."""
     config = configuration(options)
+    if options.what == "get":
+        return get(config, hub.HUBS if options.hub == "auto" else (options.hub,))
     return {"list": list_needs, "where": explain, "check": check}[options.what](config)
 
 
@@ -123,9 +44,36 @@ def chosen(config: AppConfig, need: Need) -> str:
 
 
 def place(config: AppConfig, need: Need) -> Path:
-    """Where the model must lie."""
+    """Where the model must lie, or lies in a hub's cache."""
     value = chosen(config, need)
-    return ROOT / need.folder if value == BUNDLED else Path(value).expanduser()
+    if value == BUNDLED:
+        return ROOT / need.folder
+    wanted = need.wanted(value)
+    return (wanted and hub.local(wanted)) or Path(value).expanduser()
+
+
+def located(config: AppConfig, section: str) -> AppConfig:
+    """The configuration with folders of this machine for what a section names in a hub. Raises ConfigError.
+
+    Nothing is fetched: that is done by `launch.py weights get`, never in the middle of a conversation.
+    """
+    for need in needs(config):
+        wanted = need.wanted(chosen(config, need)) if need.key.startswith(f"{section}.") else None
+        if wanted is None:
+            continue
+        folder = hub.local(wanted)
+        if folder is None:
+            raise ConfigError(
+                f"{need.key}={chosen(config, need)} is no folder here, and no hub's cache on this machine holds "
+                f"{', '.join(wanted.patterns)} of it: run `launch.py weights get` with the same settings."
+            )
+        config = _with(config, need.key.split("."), str(folder))
+    return config
+
+
+def _with(value: Any, names: list[str], new: str) -> Any:
+    changed = new if len(names) == 1 else _with(getattr(value, names[0]), names[1:], new)
+    return dataclasses.replace(value, **{names[0]: changed})
 
 
 def list_needs(config: AppConfig) -> int:
@@ -133,15 +81,25 @@ def list_needs(config: AppConfig) -> int:
     missing = 0
     for need in needs(config):
         path, value = place(config, need), chosen(config, need)
-        licence = "Apache-2.0" if value == BUNDLED else _licence(need, path)
         there = path.exists()
         missing += not there
-        size = f"{size_of(path) / 1e6:.1f} MB" if there else "MISSING"
+        size = f"{size_of(path, need, value) / 1e6:.1f} MB" if there else _missing(need, value)
         purpose = ", for voices from recordings" if need.voices else ""
         _write(f"{need.title}{purpose}")
-        _write(f"    {need.key}={value}  {size}  {licence}")
-    _write(f"\n{missing} missing: see `launch.py weights where`." if missing else "\nEverything is there.")
+        _write(f"    {need.key}={value}  {size}  {_licence(need, value, path)}")
+    _write(f"\n{missing} missing: {_remedy(config)}." if missing else "\nEverything is there.")
     return 1 if missing else 0
+
+
+def _missing(need: Need, value: str) -> str:
+    wanted = need.wanted(value)
+    size = next((source.size for source in need.public if wanted and source.repository == wanted.repository), "")
+    return f"MISSING ({size} to fetch)" if size else "MISSING"
+
+
+def _remedy(config: AppConfig) -> str:
+    names = any(need.wanted(chosen(config, need)) for need in needs(config))
+    return "`launch.py weights get` fetches what public repositories have" if names else "see `launch.py weights where`"
 
 
 def explain(config: AppConfig) -> int:
@@ -151,18 +109,56 @@ def explain(config: AppConfig) -> int:
         _write(need.title)
         _write(f"    now: {path}{'' if path.exists() else ' (MISSING)'}")
         for source in need.public:
-            _write(f"    or:  {source.file}, {source.size}, {source.licence}")
-            _write(f"         from {source.publisher}")
+            repository = source.repository
+            _write(f"    or:  {', '.join(source.files)}, {source.size}, {repository.licence}")
+            also = f", {repository.modelscope} (ModelScope)" if repository.modelscope else ""
+            _write(f"         from {repository.name} (Hugging Face, {repository.revision[:12]}){also}")
         if need.public:
-            _write(f"         --set {need.key}=PATH")
+            _write(f"         --set {need.key}=PATH, or ={need.public[0].repository.name} and `launch.py weights get`")
         else:
             _write(f"    or:  --set {need.key}=FOLDER of your own training; no public file fits")
     _write(
-        "\nPATH is the file or its folder. Nothing is downloaded here: fetch it on a machine with a network, put it anywhere,\n"
-        "and run `launch.py weights check` with the same settings. A public decoder wants tts.num_flow_steps=10 and\n"
-        "tts.flow_temperature=1; text-to-token model, tokenizer and decoder must speak the same speech tokens."
+        "\nPATH is the file or its folder. `launch.py weights get` fetches what the settings name by OWNER/REPOSITORY; on a\n"
+        "machine without a network, put the files anywhere and give the PATH. `launch.py weights check` reads all of them.\n"
+        "A public decoder wants tts.num_flow_steps=10 and tts.flow_temperature=1; text-to-token model, tokenizer and decoder\n"
+        "must speak the same speech tokens."
     )
     return 0
+
+
+def get(config: AppConfig, hubs: tuple[str, ...]) -> int:
+    """Fetch what the configuration names in public repositories and this machine lacks; 1 when something is missing."""
+    absent: dict[str, tuple[Wanted, list[Need]]] = {}
+    for need in needs(config):
+        wanted = need.wanted(chosen(config, need))
+        if wanted is None or hub.local(wanted):
+            there = place(config, need).exists()
+            _write(f"  {'ok     ' if there else 'MISSING'} {need.title} ({need.key}): {place(config, need)}")
+            continue
+        before, asking = absent.get(wanted.repository.name, (wanted, []))
+        patterns, optional = (tuple(dict.fromkeys(a + b)) for a, b in zip(before.parts, wanted.parts, strict=True))
+        together = Wanted(repository=wanted.repository, patterns=patterns, optional=optional)
+        absent[wanted.repository.name] = together, [*asking, need]
+    for wanted, asking in absent.values():
+        _write(f"  getting {wanted.repository.name} for {', '.join(need.key for need in asking)}")
+        try:
+            _write(f"  ok      {hub.fetch(wanted, hubs)}")
+        except WeightsError as error:
+            _write(f"  FAULT   {error}\n          {_by_hand(wanted, asking)}")
+    missing = sum(not place(config, need).exists() for need in needs(config))
+    if missing:
+        _write(f"\n{missing} missing; what no hub has: see `launch.py weights where`.")
+        return 1
+    _write("\nEverything is there. `launch.py weights check` reads it.")
+    return 0
+
+
+def _by_hand(wanted: Wanted, asking: list[Need]) -> str:
+    settings = " ".join(f"--set {need.key}=FOLDER" for need in asking)
+    return (
+        f"Run it again to go on with what is missing; or fetch {', '.join(wanted.patterns)} of {wanted.repository.name} on "
+        f"another machine, put them into one FOLDER here, and use {settings}."
+    )
 
 
 def check(config: AppConfig) -> int:
@@ -176,8 +172,7 @@ def check(config: AppConfig) -> int:
         path = place(config, need)
         try:
             if not path.exists():
-                name = "; a hub's name is fetched when the assistant first starts" if _may_be_name(need, path) else ""
-                raise FileNotFoundError(f"{path} is not there{name}; see `launch.py weights where`")
+                raise FileNotFoundError(f"{path} is not there; {_remedy(config)}")
             read = _check(need, path, config)
         except (RecognizerError, ChatModelError, SynthesisError, OSError) as error:
             faults += 1
@@ -194,7 +189,8 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
     if key.startswith("asr."):
         from asr.paraformer import Paraformer
 
-        Paraformer.load(chosen(config, need), None, word_search=config.asr.word_search and key == "asr.model")
+        value = BUNDLED if chosen(config, need) == BUNDLED else str(path)
+        Paraformer.load(value, None, word_search=config.asr.word_search and key == "asr.model")
         return path
     if key == "llm.model":
         from llm import folder
@@ -207,19 +203,11 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
 def _check_speech(key: str, path: Path) -> Path:
     from tts import public
     from tts.interleaved.drafts import DraftHeads
-    from tts.interleaved.model import InterleavedLm
     from tts.tmt.model import Tmt
 
-    ours: dict[str, Callable[[Path], object]] = {
-        "tts.tmt": Tmt.load,
-        "tts.interleaved.model": InterleavedLm.load,
-        "tts.interleaved.heads": DraftHeads.load,
-        "tts.flow": public.load_flow,
-        "tts.vocoder": public.load_vocoder,
-        "tts.speech_tokenizer": public.load_speech_tokenizer,
-        "tts.speaker": public.load_speaker,
-    }
-    parts: dict[str, Part] = {
+    own: dict[str, Callable[[Path], object]] = {"tts.tmt": Tmt.load, "tts.interleaved.heads": DraftHeads.load}
+    parts: dict[str, Part[Any, Any]] = {
+        "tts.interleaved.model": public.INTERLEAVED,
         "tts.flow": public.FLOW,
         "tts.vocoder": public.VOCODER,
         "tts.speech_tokenizer": public.SPEECH_TOKENIZER,
@@ -227,28 +215,28 @@ def _check_speech(key: str, path: Path) -> Path:
     }
     file = public.check(parts[key], path) if key in parts else None
     if file is None:
-        ours[key](path)
+        (own.get(key) or parts[key].ours)(path)
     return file or path
 
 
-def _may_be_name(need: Need, path: Path) -> bool:
-    """Whether the recogniser's or the language model's loader would ask a hub for it."""
-    return need.key.startswith(("asr.", "llm.")) and not path.is_absolute()
-
-
-def _licence(need: Need, path: Path) -> str:
-    """The licence of the public file that the path names or holds."""
+def _licence(need: Need, value: str, path: Path) -> str:
+    """The licence of the bundled model, of the repository, or of the public file that the path names or holds."""
+    wanted = need.wanted(value)
+    if value == BUNDLED or wanted:
+        return wanted.repository.licence if wanted else "Apache-2.0"
     for source in need.public:
-        if path.name == source.file or (path / source.file).is_file():
-            return source.licence
+        if path.name == source.files[0] or (len(source.files) == 1 and (path / source.files[0]).is_file()):
+            return source.repository.licence
     return "licence: see where it came from"
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder; 0 where there is nothing."""
-    if not path.exists():
-        return 0
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+def size_of(path: Path, need: Need | None = None, value: str = "") -> int:
+    """Bytes of a file, or of the files of a folder; of a hub's folder only what the need wants of it."""
+    if path.is_file():
+        return path.stat().st_size
+    wanted = need.wanted(value) if need else None
+    patterns = wanted.all if wanted else ["*"]
+    files = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
     return sum(file.stat().st_size for file in files)
 
 

@@ -117,7 +117,9 @@ class LlmConfig:
 class InterleavedTtsConfig:
     """The interleaved text-speech model and its draft heads (backend interleaved only)."""
 
-    model: str = knob(BUNDLED, "interleaved text-speech model: bundled, once it is trained, or a folder")
+    model: str = knob(
+        BUNDLED, "interleaved text-speech model: bundled, once it is trained, a folder, or CosyVoice 2's folder"
+    )
     heads: str = knob(
         "none", "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder"
     )
@@ -144,12 +146,16 @@ class TtsConfig:
     vocoder: str = knob(BUNDLED, "vocoder: bundled, a folder, or a public hift.pt or s3gen.safetensors")
     speech_tokenizer: str = knob(
         BUNDLED,
-        "speech tokenizer, needed for a voice from reference audio: bundled, a folder, or a public s3gen.safetensors",
+        "speech tokenizer, needed for a voice from reference audio: bundled, a folder, or a public speech_tokenizer_v2.onnx "
+        "or s3gen.safetensors",
     )
     speaker: str = knob(
-        BUNDLED, "speaker encoder, needed for a voice from reference audio: bundled, a folder, or s3gen.safetensors"
+        BUNDLED,
+        "speaker encoder, needed for a voice from reference audio: bundled, a folder, campplus.onnx or s3gen.safetensors",
     )
-    voice: str = knob(BUNDLED, "voice that speaks: bundled, or a reference recording")
+    voice: str = knob(
+        BUNDLED, "voice that speaks: bundled, a reference recording, or a speaker of CosyVoice's as spk2info.pt:NAME"
+    )
     speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
     lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")

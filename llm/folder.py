@@ -1,7 +1,6 @@
 """The folder of a Qwen model: where it is, and whether its files are whole, before anything heavy is imported."""
 
 import json
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,8 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 def find(model: str) -> Path:
-    """The folder of `bundled`, of a path, or of a Hugging Face name (downloaded on first use). Raises ChatModelError."""
-    if model == BUNDLED:
-        return BUNDLED_FOLDER
-    directory = Path(model).expanduser()
-    if directory.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        return directory
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
-    except Exception as error:  # the hub's errors, the network's and the disk's have no common base
-        raise ChatModelError(
-            f"llm.model {model} is no folder here and could not be downloaded ({type(error).__name__}: {error}). "
-            "Check the name and the network, or set llm.model=bundled."
-        ) from None
+    """The folder of `bundled` or of a path. Names of hubs are turned into folders before they come here."""
+    return BUNDLED_FOLDER if model == BUNDLED else Path(model).expanduser()
 
 
 def check(directory: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Text tokens in, 24 kHz samples out: SyncSpeech, its decoder, and voices from reference recordings."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.stream import SyncSpeech, TextToToken, TokenDecoder
-    from tts.voice import VoiceEncoder
+    from tts.voice import Voice, VoiceEncoder
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -21,25 +22,26 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     from tts import public
     from tts.stream import StreamOptions, SyncSpeech
     from tts.vocabulary import TextVocabulary
-    from tts.voice import Voice
+    from tts.voice import VoiceEncoder
 
     torch.set_num_threads(runtime.num_threads)
-    text_to_token, vocabulary = _text_to_token(config)
+    device = _device(runtime.device)
+    text_to_token, vocabulary = _text_to_token(config, device)
+    flow = public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
 
-    def load_voice_encoder() -> "VoiceEncoder":
-        from tts.voice import VoiceEncoder
-
-        return VoiceEncoder(
-            public.load_speech_tokenizer(_folder(config.speech_tokenizer, "speech_tokenizer")),
-            public.load_speaker(_folder(config.speaker, "speaker")),
+    def load_voice_encoder() -> VoiceEncoder:
+        tokenizer = public.load(
+            public.SPEECH_TOKENIZER, _folder(config.speech_tokenizer, "speech_tokenizer"), device=device
         )
+        _require_same_tokens(tokenizer.config.vocabulary_size, flow.config.vocabulary_size)
+        return VoiceEncoder(tokenizer, public.load(public.SPEAKER, _folder(config.speaker, "speaker"), device=device))
 
     return SyncSpeech(
         text_to_token=text_to_token,
-        flow=public.load_flow(_folder(config.flow, "flow")),
-        vocoder=public.load_vocoder(_folder(config.vocoder, "vocoder")),
+        flow=flow,
+        vocoder=public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device),
         vocabulary=TextVocabulary(vocabulary),
-        default_voice=Voice.load(ASSETS / "voice" / "voice.safetensors"),
+        default_voice=_bundled_voice(config, flow.config.vocabulary_size, load_voice_encoder),
         load_voice_encoder=load_voice_encoder,
         options=StreamOptions(
             num_flow_steps=config.num_flow_steps,
@@ -50,18 +52,52 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     )
 
 
-def _text_to_token(config: TtsConfig) -> tuple["TextToToken", Path]:
-    """The chosen text-to-token model and the tokenizer.json of its text."""
-    return _interleaved(config) if config.backend == "interleaved" else _syncspeech(config)
+def _bundled_voice(config: TtsConfig, num_decoded: int, load_encoder: Callable[[], "VoiceEncoder"]) -> "Voice":
+    """The bundled voice as it was made for the bundled decoder; for another, from the recording of it that ships."""
+    from tts import checkpoint
+    from tts.tokenizer import SpeechTokenizerConfig
+    from tts.voice import Voice
+
+    if not config.speech_tokenizer == config.speaker == BUNDLED:
+        return load_encoder().read(ASSETS / "voice" / "reference.flac", name="bundled")
+    made = SpeechTokenizerConfig(**checkpoint.read_config(ASSETS / "speech_tokenizer"))
+    _require_same_tokens(made.vocabulary_size, num_decoded)
+    return Voice.load(ASSETS / "voice" / "voice.safetensors")
 
 
-def _syncspeech(config: TtsConfig) -> tuple["TextToToken", Path]:
+def _require_same_tokens(num_made: int, num_decoded: int) -> None:
+    from tts.base import CheckpointError
+
+    if num_made != num_decoded:
+        raise CheckpointError(
+            f"tts.speech_tokenizer makes {num_made} different speech tokens, tts.flow decodes {num_decoded}: set both, and "
+            "tts.speaker, to the files of one release."
+        )
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from tts.base import SynthesisError
+
+    available = torch.cuda.is_available()
+    if name.startswith("cuda") and not available:
+        raise SynthesisError(f"runtime.device is {name}, but torch sees no GPU. Set runtime.device=cpu.")
+    return ("cuda" if available else "cpu") if name == "auto" else name
+
+
+def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
+    """The chosen text-to-token model and the tokenizer of its text."""
+    return _interleaved(config, device) if config.backend == "interleaved" else _syncspeech(config, device)
+
+
+def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts.stream import TextToToken
     from tts.tmt.decode import DecodeOptions, TmtDecoder
     from tts.tmt.model import Tmt
 
     folder = _folder(config.tmt, "tmt")
-    model = Tmt.load(folder)
+    model = Tmt.load(folder).to(device)
 
     def begin(speed: float, lookahead: int | None) -> "TokenDecoder":
         options = DecodeOptions(
@@ -78,10 +114,10 @@ def _syncspeech(config: TtsConfig) -> tuple["TextToToken", Path]:
     return made, folder / "tokenizer.json"
 
 
-def _interleaved(config: TtsConfig) -> tuple["TextToToken", Path]:
+def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
+    from tts import public
     from tts.base import CheckpointError, SynthesisError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
-    from tts.interleaved.model import InterleavedLm
     from tts.stream import TextToToken
 
     chosen = config.interleaved
@@ -89,10 +125,11 @@ def _interleaved(config: TtsConfig) -> tuple["TextToToken", Path]:
     if chosen.model == BUNDLED and not folder.is_dir():
         raise CheckpointError(
             "no interleaved text-speech model is bundled: train it with `python launch.py train small interleaved`, "
-            "or set tts.interleaved.model to a weights folder."
+            "or set tts.interleaved.model to a weights folder or CosyVoice 2's."
         )
-    model = InterleavedLm.load(folder)
-    drafter = _drafter(chosen, model.config)
+    file = public.find(public.INTERLEAVED, folder)
+    model = public.load(public.INTERLEAVED, folder, device=device)
+    drafter = _drafter(chosen, model.config, device)
 
     def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":
         if speed != 1.0:
@@ -102,10 +139,10 @@ def _interleaved(config: TtsConfig) -> tuple["TextToToken", Path]:
     made = TextToToken(
         vocabulary_id=model.config.vocabulary_id, num_speech_tokens=model.config.num_speech_tokens, begin=begin
     )
-    return made, folder / "tokenizer.json"
+    return made, folder / "tokenizer.json" if file is None else file.parent / public.TEXT_FOLDER
 
 
-def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig") -> "Drafter | None":
+def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig", device: str) -> "Drafter | None":
     """The draft heads that are asked for, of a model of the given shape."""
     from tts.base import CheckpointError, SynthesisError
     from tts.interleaved.drafts import Drafter, DraftHeads
@@ -119,7 +156,7 @@ def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig") -> "Draft
             "no draft heads are bundled: train them with `python launch.py train small vadusa`, or set "
             "tts.interleaved.heads to a weights folder."
         )
-    heads = DraftHeads.load(folder)
+    heads = DraftHeads.load(folder).to(device)
     try:
         drafter = Drafter(
             heads,

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import pickle
+import re
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tts.base import CheckpointError
+
+_COUNTERS = {"epoch", "step"}  # numbers that CosyVoice's trainer leaves beside the tensors
 
 
 def save(
@@ -111,3 +116,37 @@ def public_names(state: dict[str, torch.Tensor], source: Path | str) -> dict[str
             raise CheckpointError(f"{source} holds {name} twice, under two spellings of its name.")
         renamed[name] = value
     return renamed
+
+
+def unreadable(file: Path, error: Exception | str) -> CheckpointError:
+    """What to say of a file that cannot be read: half downloaded, or only git-lfs's pointer to it."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(32)
+    except OSError:
+        start = b""
+    if start.startswith(b"version https://git-lfs"):
+        return CheckpointError(f"{file} is only git-lfs's pointer to the file: run `git lfs pull` in its folder.")
+    reason = (str(error).strip().splitlines() or ["it ends early"])[0][:160]
+    return CheckpointError(
+        f"{file} is not a complete weights file ({reason}). It may be half downloaded: fetch it again."
+    )
+
+
+def read_pickle(file: Path) -> dict[str, Any]:
+    """The named values of a file that torch.save wrote; what could run code is refused. Raises CheckpointError."""
+    try:
+        values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise unreadable(file, "what it begins with is not what torch.save writes") from None
+        raise CheckpointError(
+            f"{file} asks for {wanted[1]} while it is read, which could run code, and was refused: a weights file needs "
+            "tensors only. Fetch it from its publisher, or save the model's state_dict alone."
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise unreadable(file, error) from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise CheckpointError(f"{file} holds a {type(values).__name__}, not a table of named tensors.")
+    return {name: value for name, value in values.items() if name not in _COUNTERS or isinstance(value, torch.Tensor)}

@@ -1,118 +1,185 @@
 """Public weights files, read strictly into our own modules.
 
-Two layouts are known: CosyVoice2-0.5B (`flow.pt`, `hift.pt`, `llm.pt`) and chatterbox's `s3gen.safetensors`, which holds
-the same flow and vocoder, the speech tokenizer and the speaker encoder under a prefix each. Their sizes are the defaults
-of the config classes. Nothing in a file is executed.
+Two layouts are known: CosyVoice2-0.5B's folder and chatterbox's `s3gen.safetensors`, which holds the same flow and
+vocoder, the speech tokenizer and the speaker encoder under a prefix each. Their sizes are the defaults of the config
+classes; that of the language model stands in the Qwen folder beside `llm.pt`. Nothing in a file is executed.
 """
 
-import dataclasses
-import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from tts import checkpoint
+from tts import checkpoint, onnx_file
 from tts.base import CheckpointError
 from tts.decoder.config import FlowConfig
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.vocoder import Vocoder, VocoderConfig
 from tts.interleaved.config import InterleavedConfig
-from tts.interleaved.model import InterleavedLm
+from tts.interleaved.model import TEXT_TABLE, TIED_HEAD, InterleavedLm
+from tts.onnx_file import OnnxWeights
 from tts.speaker import SpeakerConfig, SpeakerEncoder
 from tts.tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 
 COMBINED = "s3gen.safetensors"
-_COUNTERS = {"epoch", "step"}  # numbers that CosyVoice's trainer leaves beside the tensors
+TEXT_FOLDER = "CosyVoice-BlankEN"  # its tokenizer and the shape of its language model, in CosyVoice 2's folder
 _TABLES = {"tokenizer._mel_filters", "tokenizer.window"}  # chatterbox keeps its front end's tables; ours are computed
+
+State = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(Generic[M, C]):
     """One model of a public release."""
 
     name: str
-    file: str = ""  # in CosyVoice 2's folder; empty: published there in another format
+    file: str  # in CosyVoice 2's folder
     prefix: str = ""  # of its tensors in the combined file; empty: not in it
-    make: Callable[[], nn.Module]  # of the public size, with the file's names
-    tied: dict[str, str] = dataclasses.field(default_factory=dict)  # tensors that may be left out: whose copy they are
+    config: C  # the public shape ...
+    shape: Callable[[Path, State], C] | None = None  # ... unless the file and its folder say another
+    make: Callable[[C], M]  # with the file's names
+    ours: Callable[[Path], M]  # reads a weights folder of our own
+    name_of: Callable[[str], str] = lambda name: name  # an ONNX file's name -> the model's
+    completed: Callable[[State, State], State] = lambda state, own: state  # with what a file may leave out
+    finished: Callable[[M], M] = lambda model: model
 
 
-FLOW = Part(name="flow decoder", file="flow.pt", prefix="flow.", make=lambda: FlowDecoder(FlowConfig()))
+def _tokenizer_name(name: str) -> str:
+    """The exported tokenizer is the encoder itself, and projects to the code under another name."""
+    if name.startswith("quantizer."):
+        return name.replace("quantizer.project_in", "quantizer._codebook.project_down")
+    return f"encoder.{name.removeprefix('encoder.')}"
+
+
+_NORM_BEHIND = (  # which normalisation an exporter multiplies into a convolution of the speaker encoder
+    (r"conv(\d)", r"bn\1"),
+    (r"shortcut\.0", "shortcut.1"),
+    (r"tdnn\.linear", "tdnn.nonlinear.batchnorm"),
+    (r"linear1", "nonlinear2.batchnorm"),
+    (r"transit\d+\.linear", "out_nonlinear.batchnorm"),
+)
+
+
+def _with_norms(state: State, own: State) -> State:
+    """An exporter multiplies normalisations into the convolutions before them, which then have a bias: undo that."""
+    counters = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")}
+    filled = {name: torch.zeros((), dtype=value.dtype) for name, value in counters.items()} | state
+    for name in [name for name in state if name.endswith(".bias") and name not in own]:
+        conv = name.removesuffix(".bias")
+        for pattern, norm in _NORM_BEHIND:
+            behind, found = re.subn(rf"(?<=\.){pattern}$", norm, conv)
+            if found and f"{behind}.running_var" in own and f"{behind}.running_var" not in state:
+                bias = filled.pop(name)
+                filled[f"{behind}.weight"], filled[f"{behind}.bias"] = torch.ones_like(bias), bias
+                filled[f"{behind}.running_mean"] = torch.zeros_like(bias)
+                filled[f"{behind}.running_var"] = torch.full_like(bias, 1 - _EPSILON)
+                break
+    return filled
+
+
+def _with_head(state: State, own: State) -> State:
+    """The language model's unused text output is its text table."""
+    return {TIED_HEAD: state[TEXT_TABLE], **state} if TEXT_TABLE in state else state
+
+
+_EPSILON = nn.BatchNorm1d(1).eps  # with 1 - epsilon as its variance a normalisation changes nothing
+
+
+def _qwen_shape(file: Path, state: State) -> InterleavedConfig:
+    """CosyVoice 2's sizes, or those that the Qwen folder beside the file and the speech table say."""
+    path = file.parent / TEXT_FOLDER / "config.json"
+    if not path.is_file():
+        return InterleavedConfig()
+    values = checkpoint.read_config(path.parent)
+    rows = state["speech_embedding.weight"].shape[0] if "speech_embedding.weight" in state else 0
+    try:
+        return InterleavedConfig(
+            text_vocab_size=values["vocab_size"],
+            num_speech_tokens=max(rows - 3, 1) if rows else InterleavedConfig.num_speech_tokens,
+            dim=values["hidden_size"],
+            num_layers=values["num_hidden_layers"],
+            num_heads=values["num_attention_heads"],
+            num_kv_heads=values["num_key_value_heads"],
+            ff_dim=values["intermediate_size"],
+            rope_base=values["rope_theta"],
+            norm_eps=values["rms_norm_eps"],
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path} does not say {error}: it is not the config.json of a Qwen2 model.") from None
+
+
+FLOW = Part(
+    name="flow decoder",
+    file="flow.pt",
+    prefix="flow.",
+    config=FlowConfig(),
+    make=FlowDecoder,
+    ours=FlowDecoder.load,
+)
 VOCODER = Part(
-    name="vocoder", file="hift.pt", prefix="mel2wav.", make=lambda: Vocoder(VocoderConfig(), weight_norm=True)
+    name="vocoder",
+    file="hift.pt",
+    prefix="mel2wav.",
+    config=VocoderConfig(),
+    make=lambda config: Vocoder(config, weight_norm=True),
+    ours=Vocoder.load,
+    finished=Vocoder.fuse,
 )
 INTERLEAVED = Part(
     name="interleaved text-speech model",
     file="llm.pt",
-    make=lambda: InterleavedLm(InterleavedConfig()),
-    tied={"llm.model.lm_head.weight": "llm.model.model.embed_tokens.weight"},
+    config=InterleavedConfig(),
+    shape=_qwen_shape,
+    make=InterleavedLm,
+    ours=InterleavedLm.load,
+    completed=_with_head,
 )
 SPEECH_TOKENIZER = Part(
-    name="speech tokenizer", prefix="tokenizer.", make=lambda: SpeechTokenizer(SpeechTokenizerConfig())
+    name="speech tokenizer",
+    file="speech_tokenizer_v2.onnx",
+    prefix="tokenizer.",
+    config=SpeechTokenizerConfig(),
+    make=SpeechTokenizer,
+    ours=SpeechTokenizer.load,
+    name_of=_tokenizer_name,
 )
-SPEAKER = Part(name="speaker encoder", prefix="speaker_encoder.", make=lambda: SpeakerEncoder(SpeakerConfig()))
+SPEAKER = Part(
+    name="speaker encoder",
+    file="campplus.onnx",
+    prefix="speaker_encoder.",
+    config=SpeakerConfig(),
+    make=SpeakerEncoder,
+    ours=SpeakerEncoder.load,
+    completed=_with_norms,
+)
 _PREFIXES = tuple(part.prefix for part in (FLOW, VOCODER, SPEECH_TOKENIZER, SPEAKER))
 
 
-def load_flow(path: Path, config: FlowConfig | None = None) -> FlowDecoder:
-    """A flow decoder from a weights folder of ours, a public folder or file. `config`: shape of a public file.
+def load(part: Part[M, C], path: Path, *, config: C | None = None, device: torch.device | str = "cpu") -> M:
+    """A model, for inference, from a weights folder of ours, a public folder or file. `config`: shape of a public file.
 
     Raises CheckpointError.
     """
-    file = find(FLOW, path)
+    file = find(part, path)
     if file is None:
-        return FlowDecoder.load(path)
-    state, flow = read(FLOW, file), FlowDecoder(config or FlowConfig())
-    checkpoint.load_into(flow, state, file)
-    return flow.eval()
+        return _ours(part, path).eval().requires_grad_(False).to(device)
+    read = _read(part, file)
+    config = config or _shape(part, file, read.tensors)
+    state = _fitting(part, file, read.tensors, config)
+    model = part.make(config)
+    model.load_state_dict(state)
+    read.apply_epsilons(model)
+    return part.finished(model).eval().requires_grad_(False).to(device)
 
 
-def load_vocoder(path: Path, config: VocoderConfig | None = None) -> Vocoder:
-    """A vocoder, weight norm multiplied out; see `load_flow`."""
-    file = find(VOCODER, path)
-    if file is None:
-        return Vocoder.load(path)
-    return Vocoder.from_state(config or VocoderConfig(), read(VOCODER, file), file)
-
-
-def load_interleaved(path: Path, config: InterleavedConfig | None = None) -> InterleavedLm:
-    """The interleaved text-speech model, for inference; see `load_flow`."""
-    file = find(INTERLEAVED, path)
-    if file is None:
-        return InterleavedLm.load(path)
-    state, model = read(INTERLEAVED, file), InterleavedLm(config or InterleavedConfig())
-    model.load_weights(state, file)
-    return model.eval().requires_grad_(False)
-
-
-def load_speech_tokenizer(path: Path, config: SpeechTokenizerConfig | None = None) -> SpeechTokenizer:
-    """A speech tokenizer; the public one out of the combined file. See `load_flow`."""
-    file = find(SPEECH_TOKENIZER, path)
-    if file is None:
-        return SpeechTokenizer.load(path)
-    state, tokenizer = read(SPEECH_TOKENIZER, file), SpeechTokenizer(config or SpeechTokenizerConfig())
-    checkpoint.load_into(tokenizer, state, file)
-    return tokenizer.eval()
-
-
-def load_speaker(path: Path, config: SpeakerConfig | None = None) -> SpeakerEncoder:
-    """A speaker encoder; the public one out of the combined file. See `load_flow`."""
-    file = find(SPEAKER, path)
-    if file is None:
-        return SpeakerEncoder.load(path)
-    state, speaker = read(SPEAKER, file), SpeakerEncoder(config or SpeakerConfig())
-    checkpoint.load_into(speaker, state, file)
-    return speaker.eval()
-
-
-def check(part: Part, path: Path) -> Path | None:
+def check(part: Part[M, C], path: Path) -> Path | None:
     """Compare a public file's names and shapes with the part's, without building the model.
 
     Returns the file, or None when `path` holds none of the part. Raises CheckpointError.
@@ -120,29 +187,46 @@ def check(part: Part, path: Path) -> Path | None:
     file = find(part, path)
     if file is None:
         return None
-    state = read(part, file)
-    for name, original in part.tied.items():
-        if original in state:
-            state.setdefault(name, state[original])
-    with torch.device("meta"):
-        model = part.make()
-    checkpoint.require_fit(model, state, file)
+    state = _read(part, file).tensors
+    _fitting(part, file, state, _shape(part, file, state))
     return file
 
 
-def find(part: Part, path: Path) -> Path | None:
+def find(part: Part[M, C], path: Path) -> Path | None:
     """The public file of a part: `path` itself, or in the folder `path`; None for a folder that holds none."""
     if path.is_file():
         return path
     for name in (part.file, COMBINED if part.prefix else ""):
-        if name and (path / name).is_file() and not (path / "config.json").is_file():
+        if name and (path / name).is_file() and not (path / "model.safetensors").is_file():
             return path / name
     return None
 
 
-def read(part: Part, file: Path) -> dict[str, Tensor]:
-    """A part's tensors under our names, floating point ones as float32. Raises CheckpointError."""
-    values = _read_safetensors(part, file) if file.suffix == ".safetensors" else _read_pickle(file)
+def _ours(part: Part[M, C], folder: Path) -> M:
+    if folder.is_dir() and not (folder / "model.safetensors").is_file():
+        fitting = " or ".join(name for name in (part.file, COMBINED if part.prefix else "") if name)
+        raise CheckpointError(f"no weights in {folder}: it holds neither {fitting} nor model.safetensors.")
+    return part.ours(folder)
+
+
+def _fitting(part: Part[M, C], file: Path, state: State, config: C) -> State:
+    """The file's tensors as the model of that shape takes them, which is not built to find out. Raises CheckpointError."""
+    with torch.device("meta"):
+        model = part.make(config)
+    state = part.completed(state, model.state_dict())
+    checkpoint.require_fit(model, state, file)
+    return state
+
+
+def _shape(part: Part[M, C], file: Path, state: State) -> C:
+    return part.config if part.shape is None else part.shape(file, state)
+
+
+def _read(part: Part[M, C], file: Path) -> OnnxWeights:
+    """A part's tensors, floating point ones as float32. Raises CheckpointError."""
+    if file.suffix == ".onnx":
+        return onnx_file.read(file).renamed(part.name_of)
+    values = _read_safetensors(part, file) if file.suffix == ".safetensors" else checkpoint.read_pickle(file)
     if part.prefix and any(name.startswith(part.prefix) for name in values):
         values = {
             name.removeprefix(part.prefix): value
@@ -156,10 +240,10 @@ def read(part: Part, file: Path) -> dict[str, Tensor]:
             f"{', ...' if len(foreign) > 4 else ''}. Save the model's state_dict alone."
         )
     floats = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
-    return checkpoint.public_names(floats, file)
+    return OnnxWeights(checkpoint.public_names(floats, file))
 
 
-def _read_safetensors(part: Part, file: Path) -> dict[str, Any]:
+def _read_safetensors(part: Part[M, C], file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="pt") as opened:
             names = list(opened.keys())
@@ -167,36 +251,4 @@ def _read_safetensors(part: Part, file: Path) -> dict[str, Any]:
             combined = any(part.prefix and name.startswith(part.prefix) for name in names)
             return {name: opened.get_tensor(name) for name in names if not (combined and name.startswith(others))}
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from None
-
-
-def _read_pickle(file: Path) -> dict[str, Any]:
-    try:
-        values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted is None:
-            raise _unreadable(file, "what it begins with is not what torch.save writes") from None
-        raise CheckpointError(
-            f"{file} asks for {wanted[1]} while it is read, which could run code, and was refused: a weights file needs "
-            "tensors only. Fetch it from its publisher, or save the model's state_dict alone."
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _unreadable(file, error) from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise CheckpointError(f"{file} holds a {type(values).__name__}, not a table of named tensors.")
-    return {name: value for name, value in values.items() if name not in _COUNTERS or isinstance(value, Tensor)}
-
-
-def _unreadable(file: Path, error: Exception | str) -> CheckpointError:
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(32)
-    except OSError:
-        start = b""
-    if start.startswith(b"version https://git-lfs"):
-        return CheckpointError(f"{file} is only git-lfs's pointer to the file: run `git lfs pull` in its folder.")
-    reason = (str(error).strip().splitlines() or ["it ends early"])[0][:160]
-    return CheckpointError(
-        f"{file} is not a complete weights file ({reason}). It may be half downloaded: fetch it again."
-    )
+        raise checkpoint.unreadable(file, error) from None

@@ -11,13 +11,23 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_HZ, CheckpointError, PcmChunk, SpeechStep, SynthesisError
+from tts.base import (
+    SAMPLE_RATE,
+    SAMPLES_PER_TOKEN,
+    TOKEN_HZ,
+    CheckpointError,
+    PcmChunk,
+    SpeechStep,
+    SynthesisError,
+    VoiceError,
+)
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream, SpokenToken
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
+from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
 MUTED_S, FADE_IN_S = 0.05, 0.02
@@ -117,6 +127,7 @@ class SyncSpeech:
                 f"knows {flow.config.vocabulary_size}: take both from the same training."
             )
         self._text_to_token, self._flow, self._vocoder = text_to_token, flow, vocoder
+        self._device = next(flow.parameters()).device
         self._vocabulary = vocabulary
         self._load_voice_encoder = load_voice_encoder
         self._options = options
@@ -133,8 +144,8 @@ class SyncSpeech:
         return self._vocabulary.encode(text)
 
     def voice(self, path: Path) -> PreparedVoice:
-        """Read a reference recording. Raises VoiceError, CheckpointError."""
-        return self._prepare(self._voice_encoder.read(path))
+        """Read a reference recording, or `spk2info.pt:NAME`. Raises VoiceError, CheckpointError."""
+        return self._prepare(named_voice(path) if is_named(path) else self._voice_encoder.read(path))
 
     @cached_property
     def _voice_encoder(self) -> VoiceEncoder:
@@ -142,10 +153,17 @@ class SyncSpeech:
         return self._load_voice_encoder()
 
     def _prepare(self, voice: Voice) -> PreparedVoice:
+        config = self._flow.config
+        largest, width = int(voice.tokens.max(initial=-1)), len(voice.embedding)
+        if largest >= config.vocabulary_size or width != config.speaker_width:
+            raise VoiceError(
+                f"the voice {voice.name} has speech tokens up to {largest} and a speaker vector of {width} numbers, the flow "
+                f"decoder knows {config.vocabulary_size} tokens and {config.speaker_width} numbers: they are of two releases."
+            )
         state = self._flow.start(
-            torch.from_numpy(voice.embedding)[None],
-            torch.from_numpy(voice.tokens)[None],
-            torch.from_numpy(voice.mel)[None],
+            torch.from_numpy(voice.embedding)[None].to(self._device),
+            torch.from_numpy(voice.tokens)[None].to(self._device),
+            torch.from_numpy(voice.mel)[None].to(self._device),
             num_flow_steps=self._options.num_flow_steps,
             temperature=self._options.flow_temperature,
         )
@@ -174,14 +192,14 @@ class SyncSpeech:
     def vocode(self, mel_BMT: np.ndarray) -> np.ndarray:
         """Samples (N,) of a log mel (1, 80, T): the vocoder alone."""
         state = self._vocoder.initial_state(seed=self._options.seed)
-        return self._vocoder.stream(torch.from_numpy(mel_BMT), state, last=True)[0].numpy()
+        return self._vocoder.stream(torch.from_numpy(mel_BMT).to(self._device), state, last=True)[0].cpu().numpy()
 
     @torch.inference_mode()
     def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
         """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
-        tokens = self._voice_encoder.tokens(samples)
-        mel = self._flow.step(torch.from_numpy(tokens)[None], (voice or self._default).state.clone(), last=True)
-        return self.vocode(mel.numpy())
+        tokens = torch.from_numpy(self._voice_encoder.tokens(samples))[None].to(self._device)
+        mel = self._flow.step(tokens, (voice or self._default).state.clone(), last=True)
+        return self.vocode(mel.cpu().numpy())
 
     def warm_up(self) -> None:
         """Speak a sentence into the void, so that the first turn is as fast as the tenth."""
@@ -197,7 +215,8 @@ def primed(vocoder: Vocoder, seed: int) -> VocoderState:
     """A vocoder state after some silence: causal layers that begin with nothing behind them click."""
     state = vocoder.initial_state(seed=seed)
     if vocoder.config.causal:
-        vocoder.stream(torch.full((1, vocoder.config.mel_bins, PRIMING_FRAMES), SILENT_MEL), state)
+        silence = torch.full((1, vocoder.config.mel_bins, PRIMING_FRAMES), SILENT_MEL)
+        vocoder.stream(silence.to(next(vocoder.parameters()).device), state)
     return state
 
 
@@ -230,6 +249,7 @@ class SyncSpeechStream:
         vocoder_state: VocoderState,
     ) -> None:
         self._text, self._decoder, self._flow, self._vocoder = text, decoder, flow, vocoder
+        self._device = next(flow.parameters()).device
         self._flow_state = flow_state
         self._vocoder_state = vocoder_state
         self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
@@ -299,11 +319,11 @@ class SyncSpeechStream:
         num_tokens = self._undecoded
         samples, vocoder_s = np.zeros(0, np.float32), 0.0
         if self._ends.num_speech_tokens:
-            tokens = torch.tensor([self._waiting], dtype=torch.long)
+            tokens = torch.tensor([self._waiting], dtype=torch.long, device=self._device)
             self._waiting.clear()
             mel = self._flow.step(tokens, self._flow_state, last=last)
             vocoder_began = time.perf_counter()
-            samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].numpy()
+            samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].cpu().numpy()
             vocoder_s = time.perf_counter() - vocoder_began
             dropped = min(self._lead, len(samples))
             samples, self._lead = faded_in(samples[dropped:], self._made_samples), self._lead - dropped

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import soundfile
 import torch
 from tqdm import tqdm
 
@@ -16,8 +17,9 @@ from app.small import corpus as speech_corpus
 from app.small.corpus import Corpus, Utterance
 from app.small.loop import LoopConfig, train
 from app.small.pipeline import Places, SmallTraining, Step, chunks, fit
-from app.small.synth import PHONES
+from app.small.synth import PHONES, Flite
 from app.small.voices import DEFAULT
+from tts.base import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from asr.training.data import Recording
@@ -32,6 +34,9 @@ DEFAULT_SHARE = 0.5  # of what the vocoder is trained on is the assistant's own 
 OWN_SHARE = 0.3  # of what the decoder's estimator is trained on
 NUM_PROSE_DECODED = 3000  # utterances of the assistant's own voice that the decoder's encoder learns beside the voices
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
+REFERENCE_TEXT = (  # what it says for decoders that are not ours
+    "The quick answer is that every morning, before the sun came up, she walked along the river and listened to the birds."
+)
 MIN_VOCODER_S = 1.0
 VECTORS_PER_VOICE = 10
 NUM_PROSE_HEARD = 6000  # utterances of the assistant's own voice that the recogniser hears beside the voices
@@ -400,6 +405,8 @@ def voice(places: Places, plan: SmallTraining) -> dict[str, float]:
     mean = np.load(places.work / "speakers_voices.npz")[DEFAULT].mean(0).astype(np.float32)
     made = Voice(DEFAULT, ids[prompt].astype(np.int64), np.ascontiguousarray(mel), mean)
     made.save(places.asset("voice") / "voice.safetensors")
+    spoken = Flite().speak(REFERENCE_TEXT, DEFAULT).samples
+    soundfile.write(places.asset("voice") / "reference.flac", spoken, SAMPLE_RATE, subtype="PCM_16")
     return {"prompt_s": count / 25}
 
 

@@ -14,29 +14,23 @@ from torch import Tensor, nn
 
 import tts
 from configs.schema import RuntimeConfig, TtsConfig
+from tests.public_folder import FLOW, LM, SPEAKER, TOKENIZER, VOCODER
 from tts import public
 from tts.base import CheckpointError
-from tts.decoder.config import EncoderConfig, EstimatorConfig, FlowConfig
 from tts.decoder.flow import FlowDecoder
-from tts.decoder.vocoder import Vocoder, VocoderConfig
-from tts.interleaved.config import InterleavedConfig
+from tts.decoder.vocoder import Vocoder
 from tts.interleaved.model import TIED_HEAD, InterleavedLm
-from tts.speaker import SpeakerConfig, SpeakerEncoder
-from tts.tokenizer import SpeechTokenizer, SpeechTokenizerConfig
-
-FLOW = FlowConfig(
-    vocabulary_size=27,
-    encoder=EncoderConfig(width=16, num_heads=2, ffn_width=16, num_blocks=1, num_up_blocks=1),
-    estimator=EstimatorConfig(width=16, num_heads=2, head_width=8, num_transformers=1, num_mid_blocks=1, time_width=16),
-)
-VOCODER = VocoderConfig(base_channels=16, f0_channels=8)
-LM = InterleavedConfig(
-    text_vocab_size=20, num_speech_tokens=27, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, ff_dim=16
-)
-TOKENIZER = SpeechTokenizerConfig(width=16, num_heads=1, num_layers=1, fsmn_kernel=5, code_dims=3)
-SPEAKER = SpeakerConfig(growth=4, bottleneck=2, init_channels=8, head_channels=4, block_layers=(1, 1, 1))
+from tts.speaker import SpeakerEncoder
+from tts.tokenizer import SpeechTokenizer
 
 State = dict[str, Any]
+PARTS: list[public.Part[Any, Any]] = [
+    public.FLOW,
+    public.VOCODER,
+    public.INTERLEAVED,
+    public.SPEECH_TOKENIZER,
+    public.SPEAKER,
+]
 
 
 def seeded(make: Callable[[], nn.Module]) -> Any:
@@ -92,7 +86,7 @@ def samples_of(vocoder: Vocoder) -> Tensor:
 def test_flow(flow: FlowDecoder, tmp_path: Path, written: Callable[[State], State], legacy: bool) -> None:
     torch.save(written(flow.state_dict()), tmp_path / "flow.pt", _use_new_zipfile_serialization=not legacy)
     for path in (tmp_path, tmp_path / "flow.pt"):
-        assert torch.equal(mel_of(public.load_flow(path, FLOW)), mel_of(flow))
+        assert torch.equal(mel_of(public.load(public.FLOW, path, config=FLOW)), mel_of(flow))
 
 
 @pytest.mark.parametrize("written", [dict, prefixed, trained])
@@ -103,7 +97,7 @@ def test_vocoder(
 ) -> None:
     torch.save(written(names(vocoder.state_dict())), tmp_path / "hift.pt")
     for path in (tmp_path, tmp_path / "hift.pt"):
-        loaded = public.load_vocoder(path, VOCODER)
+        loaded = public.load(public.VOCODER, path, config=VOCODER)
         assert not any("parametrizations" in name for name in loaded.state_dict())
         torch.testing.assert_close(samples_of(loaded), samples_of(vocoder), atol=1e-6, rtol=0)
 
@@ -116,7 +110,7 @@ def test_interleaved(tmp_path: Path, written: Callable[[State], State], head: bo
     torch.save(written(state), tmp_path / "llm.pt")
     ids = torch.tensor([[LM.sos, 3, 4, LM.task, LM.speech_offset + 5]])
     with torch.inference_mode():
-        loaded = public.load_interleaved(tmp_path, LM)
+        loaded = public.load(public.INTERLEAVED, tmp_path, config=LM)
         assert torch.equal(model(model.embed(ids)), loaded(loaded.embed(ids)))
 
 
@@ -128,23 +122,25 @@ def test_combined_file(flow: FlowDecoder, vocoder: Vocoder, tmp_path: Path, tabl
     if tables:
         state |= {"tokenizer._mel_filters": torch.zeros(128, 201), "tokenizer.window": torch.zeros(400)}
     save_file(state, tmp_path / public.COMBINED)
-    assert torch.equal(mel_of(public.load_flow(tmp_path, FLOW)), mel_of(flow))
+    assert torch.equal(mel_of(public.load(public.FLOW, tmp_path, config=FLOW)), mel_of(flow))
     with torch.no_grad():
-        ours = samples_of(public.load_vocoder(tmp_path, VOCODER))
+        ours = samples_of(public.load(public.VOCODER, tmp_path, config=VOCODER))
         torch.testing.assert_close(ours, samples_of(vocoder), atol=1e-6, rtol=0)
-        loaded = public.load_speech_tokenizer(tmp_path, TOKENIZER)
+        loaded = public.load(public.SPEECH_TOKENIZER, tmp_path, config=TOKENIZER)
         mel = torch.linspace(-1, 1, 128 * 40).view(1, 128, 40)
         assert torch.equal(loaded(mel), tokenizer(mel))
         fbank = torch.linspace(-1, 1, 80 * 30).sin().view(1, 30, 80)
-        assert torch.equal(public.load_speaker(tmp_path, SPEAKER)(fbank), speaker(fbank))
+        assert torch.equal(public.load(public.SPEAKER, tmp_path, config=SPEAKER)(fbank), speaker(fbank))
     save_file({**state, "flow.extra": torch.zeros(1), "stray": torch.zeros(2)}, tmp_path / public.COMBINED)
     with pytest.raises(CheckpointError, match=r"extra 2 \((stray \[2\], extra \[1\]|extra \[1\], stray \[2\])\)"):
-        public.load_flow(tmp_path, FLOW)
+        public.load(public.FLOW, tmp_path, config=FLOW)
 
 
 def test_half_precision_becomes_float32(flow: FlowDecoder, tmp_path: Path) -> None:
     torch.save({name: value.bfloat16() for name, value in flow.state_dict().items()}, tmp_path / "flow.pt")
-    assert {value.dtype for value in public.load_flow(tmp_path, FLOW).state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in public.load(public.FLOW, tmp_path, config=FLOW).state_dict().values()} == {
+        torch.float32
+    }
 
 
 def test_missing_extra_and_misshapen_are_named_with_their_shapes(flow: FlowDecoder, tmp_path: Path) -> None:
@@ -154,7 +150,7 @@ def test_missing_extra_and_misshapen_are_named_with_their_shapes(flow: FlowDecod
     state["input_embedding.weight"] = torch.zeros(26, 16)
     torch.save(state, tmp_path / "flow.pt")
     with pytest.raises(CheckpointError) as caught:
-        public.load_flow(tmp_path, FLOW)
+        public.load(public.FLOW, tmp_path, config=FLOW)
     message = str(caught.value)
     assert str(tmp_path / "flow.pt") in message
     assert "missing 1 (encoder_proj.bias [80])" in message
@@ -165,7 +161,7 @@ def test_missing_extra_and_misshapen_are_named_with_their_shapes(flow: FlowDecod
 def test_a_file_of_another_model_is_told_in_a_few_lines(vocoder: Vocoder, tmp_path: Path) -> None:
     torch.save(vocoder.state_dict(), tmp_path / "flow.pt")
     with pytest.raises(CheckpointError, match=r"does not fit FlowDecoder: missing .* extra ") as caught:
-        public.load_flow(tmp_path, FLOW)
+        public.load(public.FLOW, tmp_path, config=FLOW)
     assert len(str(caught.value)) < 1000
 
 
@@ -173,7 +169,7 @@ def test_one_tensor_under_two_names_is_refused(vocoder: Vocoder, tmp_path: Path)
     state = vocoder.state_dict()
     torch.save({**state, **older({"conv_pre.parametrizations.weight.original0": torch.ones(16, 1, 1)})}, tmp_path / "x")
     with pytest.raises(CheckpointError, match="twice"):
-        public.load_vocoder(tmp_path / "x", VOCODER)
+        public.load(public.VOCODER, tmp_path / "x", config=VOCODER)
 
 
 class Hostile:
@@ -191,24 +187,24 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, legacy: bool) -> Non
     victim = tmp_path / "victim"
     torch.save({"a": Hostile(victim)}, tmp_path / "flow.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(CheckpointError, match=r"mkdir.* refused"):
-        public.load_flow(tmp_path)
+        public.load(public.FLOW, tmp_path)
     (tmp_path / "flow.pt").write_bytes(pickle.dumps({"a": Hostile(victim)}))
     with pytest.raises(CheckpointError, match=r"not what torch\.save writes"):
-        public.load_flow(tmp_path)
+        public.load(public.FLOW, tmp_path)
     assert not victim.exists()
 
 
 def test_a_whole_pickled_module_is_refused(flow: FlowDecoder, tmp_path: Path) -> None:
     torch.save(flow.encoder_proj, tmp_path / "flow.pt")
     with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear.* refused"):
-        public.load_flow(tmp_path)
+        public.load(public.FLOW, tmp_path)
 
 
 @pytest.mark.parametrize("value", [[torch.zeros(1)], torch.zeros(2), {3: torch.zeros(1)}, {"state_dict": {}}])
 def test_a_file_without_a_table_of_tensors_is_refused(tmp_path: Path, value: Any) -> None:
     torch.save(value, tmp_path / "flow.pt")
     with pytest.raises(CheckpointError, match=r"not a (plain )?table of (named )?tensors"):
-        public.load_flow(tmp_path)
+        public.load(public.FLOW, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
@@ -219,7 +215,7 @@ def test_a_truncated_file_is_refused(flow: FlowDecoder, tmp_path: Path, suffix: 
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(CheckpointError, match="fetch it again"):
-        public.load_flow(path, FLOW)
+        public.load(public.FLOW, path, config=FLOW)
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
@@ -227,29 +223,31 @@ def test_other_content_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"flow.{suffix}"
     path.write_text("<!doctype html><title>Sign in</title>")
     with pytest.raises(CheckpointError, match="fetch it again"):
-        public.load_flow(path)
+        public.load(public.FLOW, path)
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(CheckpointError, match="git lfs pull"):
-        public.load_flow(path)
+        public.load(public.FLOW, path)
 
 
 def test_a_folder_without_weights_is_told(tmp_path: Path) -> None:
-    for load in (public.load_flow, public.load_vocoder, public.load_interleaved, public.load_speaker):
+    for part in PARTS:
         with pytest.raises(CheckpointError, match="no weights in"):
-            load(tmp_path)
+            public.load(part, tmp_path)
 
 
 def test_a_folder_of_our_own_wins_over_a_public_file_in_it(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "flow.pt")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")  # CosyVoice 2's folder has such a file
+    assert public.find(public.FLOW, tmp_path) == tmp_path / "flow.pt"
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert public.find(public.FLOW, tmp_path) is None
 
 
 @pytest.mark.parametrize("part", [public.FLOW, public.VOCODER, public.INTERLEAVED], ids=lambda part: part.file)
-def test_check_wants_the_public_sizes(part: public.Part, tmp_path: Path) -> None:
+def test_check_wants_the_public_sizes(part: public.Part[Any, Any], tmp_path: Path) -> None:
     assert public.check(part, tmp_path) is None
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in part.make().state_dict().items()}
+        shapes = {name: value.shape for name, value in part.make(part.config).state_dict().items()}
     # One shared number stands for every tensor, so that files of full size stay small.
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}, tmp_path / part.file)
     assert public.check(part, tmp_path) == tmp_path / part.file

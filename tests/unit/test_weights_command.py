@@ -17,10 +17,10 @@ def settings(**values: Any) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
 
 
-def write_public(part: public.Part, folder: Path, **changed: torch.Tensor) -> Path:
+def write_public(part: public.Part[Any, Any], folder: Path, **changed: torch.Tensor) -> Path:
     """A file of full size in the public layout; one shared number stands for every tensor, so that it stays small."""
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in part.make().state_dict().items()}
+        shapes = {name: value.shape for name, value in part.make(part.config).state_dict().items()}
     torch.save({name: torch.zeros(1).expand(shape) for name, shape in shapes.items()} | changed, folder / part.file)
     return folder / part.file
 

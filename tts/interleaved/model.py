@@ -17,7 +17,7 @@ from tts.interleaved.tree import DraftTree
 from tts.modules.transformer import attend, drop_channels
 
 TIED_HEAD = "llm.model.lm_head.weight"
-_TEXT_TABLE = "llm.model.model.embed_tokens.weight"
+TEXT_TABLE = "llm.model.model.embed_tokens.weight"
 
 
 class Attention(nn.Module):
@@ -178,8 +178,8 @@ class InterleavedLm(nn.Module):
 
     def load_weights(self, state: dict[str, torch.Tensor], source: Path | str) -> None:
         """Fill the model strictly; the unused text output may be there or not. Raises CheckpointError."""
-        if _TEXT_TABLE in state:
-            state = {**state, TIED_HEAD: state[_TEXT_TABLE]}
+        if TEXT_TABLE in state:
+            state = {**state, TIED_HEAD: state[TEXT_TABLE]}
         checkpoint.load_into(self, state, source)
 
     def embed(

@@ -1,0 +1,163 @@
+"""The models that a configuration can ask for, and the public repositories that have them."""
+
+from dataclasses import dataclass
+
+from app.hub import Repository, Wanted, is_name
+
+# Commits, sizes and checksums as several independent users of these repositories have recorded them; where there is no
+# commit, none was certain, and `weights get` says which one it found.
+COSYVOICE = Repository(
+    name="FunAudioLLM/CosyVoice2-0.5B",
+    modelscope="iic/CosyVoice2-0.5B",
+    revision="eec1ae6c79877dbd9379285cf8789c9e0879293d",
+    licence="Apache-2.0",
+    sums={
+        "flow.pt": (450_575_567, "ff4c2f867674411e0a08cee702996df13fa67c1cd864c06108da88d16d088541"),
+        "hift.pt": (83_390_254, "3386cc880324d4e98e05987b99107f49e40ed925b8ecc87c1f4939432d429879"),
+        "llm.pt": (2_023_316_821, "b144ef55b51ce8cfb79a73c90dbba0bdaba4e451c0ebcfab20f769264f84a608"),
+        "speech_tokenizer_v2.onnx": (496_082_973, "d43342aa12163a80bf07bffb94c9de2e120a8df2f9917cd2f642e7f4219c6f71"),
+        "campplus.onnx": (28_303_423, "a6ac6a63997761ae2997373e2ee1c47040854b4b759ea41ec48e4e42df0f4d73"),
+    },
+)
+CHATTERBOX = Repository(
+    name="ResembleAI/chatterbox", revision="5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18", licence="MIT"
+)
+QWEN = Repository(
+    name="Qwen/Qwen3-4B-Instruct-2507",
+    modelscope="Qwen/Qwen3-4B-Instruct-2507",
+    revision="cdbee75f17c01a7cc42f958dc650907174af0554",
+    licence="Apache-2.0",
+)
+_FUNASR = "FunASR model licence"
+PARAFORMER_EN = Repository(
+    name="funasr/paraformer-en",
+    modelscope="iic/speech_paraformer-large-vad-punc_asr_nat-en-16k-common-vocab10020",
+    licence=_FUNASR,
+)
+PARAFORMER_ZH = Repository(
+    name="funasr/paraformer-zh",
+    modelscope="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+    licence=_FUNASR,
+)
+PARAFORMER_STREAMING = Repository(
+    name="funasr/paraformer-zh-streaming",
+    modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
+    licence=_FUNASR,
+)
+SHORT_NAMES = {  # FunASR's own
+    repository.name.partition("/")[2]: repository.name
+    for repository in (PARAFORMER_EN, PARAFORMER_ZH, PARAFORMER_STREAMING)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Files of a public repository that a setting takes."""
+
+    repository: Repository
+    files: tuple[str, ...]
+    size: str
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """One model that a configuration asks for."""
+
+    title: str
+    key: str  # the setting that says where it is
+    folder: str  # of the bundled model
+    voices: bool = False  # only for a voice from a recording, or for the bundled voice in another decoder
+    public: tuple[Source, ...] = ()
+
+    def wanted(self, value: str) -> Wanted | None:
+        """What the setting's value asks of a hub; None: it names something on this machine."""
+        name = SHORT_NAMES.get(value, value)
+        if not is_name(name):
+            return None
+        for source in self.public:
+            if name in (source.repository.name, source.repository.modelscope):
+                return Wanted(repository=source.repository, patterns=source.files, optional=source.optional)
+        if self.public:  # somebody else's copy, or another model of the kind
+            like = self.public[0]
+            return Wanted(
+                repository=Repository(name=name, modelscope=name), patterns=like.files, optional=like.optional
+            )
+        return Wanted(repository=Repository(name=name, modelscope=name), patterns=("config.json", "model.safetensors"))
+
+
+def _paraformer(*repositories: Repository) -> tuple[Source, ...]:
+    files = ("model.pt", "config.yaml", "tokens.json", "am.mvn")
+    optional = ("configuration.json", "seg_dict*")
+    return tuple(Source(repository=one, files=files, optional=optional, size="0.9 GB") for one in repositories)
+
+
+def _cosyvoice(size: str, *files: str) -> Source:
+    return Source(repository=COSYVOICE, files=files, size=size)
+
+
+_COMBINED = Source(repository=CHATTERBOX, files=("s3gen.safetensors",), size="1.06 GB")
+_QWEN = Source(
+    repository=QWEN,
+    files=("config.json", "tokenizer.json", "*.safetensors"),
+    optional=("generation_config.json", "tokenizer_config.json", "*.index.json", "*.jinja"),
+    size="8.06 GB",
+)
+
+NEEDS = (
+    Need(
+        title="recogniser, final pass (Paraformer)",
+        key="asr.model",
+        folder="asr/assets/paraformer",
+        public=_paraformer(PARAFORMER_EN, PARAFORMER_ZH),
+    ),
+    Need(
+        title="recogniser, partial transcripts (Paraformer)",
+        key="asr.streaming_model",
+        folder="asr/assets/paraformer",
+        public=_paraformer(PARAFORMER_STREAMING),
+    ),
+    Need(title="language model (Qwen)", key="llm.model", folder="llm/assets/qwen-small", public=(_QWEN,)),
+    Need(title="text to speech tokens (TMT)", key="tts.tmt", folder="tts/assets/tmt"),
+    Need(
+        title="text to speech tokens (interleaved)",
+        key="tts.interleaved.model",
+        folder="tts/assets/interleaved",
+        public=(
+            _cosyvoice(
+                "2.03 GB",
+                "llm.pt",
+                "CosyVoice-BlankEN/config.json",
+                "CosyVoice-BlankEN/vocab.json",
+                "CosyVoice-BlankEN/merges.txt",
+            ),
+        ),
+    ),
+    Need(title="draft heads of the interleaved model", key="tts.interleaved.heads", folder="tts/assets/vadusa"),
+    Need(
+        title="flow-matching decoder",
+        key="tts.flow",
+        folder="tts/assets/flow",
+        public=(_cosyvoice("450 MB", "flow.pt"), _COMBINED),
+    ),
+    Need(
+        title="vocoder",
+        key="tts.vocoder",
+        folder="tts/assets/vocoder",
+        public=(_cosyvoice("83 MB", "hift.pt"), _COMBINED),
+    ),
+    Need(
+        title="speech tokenizer",
+        key="tts.speech_tokenizer",
+        folder="tts/assets/speech_tokenizer",
+        voices=True,
+        public=(_cosyvoice("496 MB", "speech_tokenizer_v2.onnx"), _COMBINED),
+    ),
+    Need(
+        title="speaker encoder",
+        key="tts.speaker",
+        folder="tts/assets/speaker",
+        voices=True,
+        public=(_cosyvoice("28 MB", "campplus.onnx"), _COMBINED),
+    ),
+)
