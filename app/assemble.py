@@ -179,9 +179,15 @@ class Assistant:
                 duck_fade_ms=config.audio.duck_fade_ms,
                 backchannel=frozenset(config.asr.endpoint.backchannel),
                 speculation=config.asr.endpoint.speculation,
+                apology=self._apology(),
             ),
             notify=notify,
         )
+
+    def _apology(self) -> tuple[TextToken, ...]:
+        """The tokens of what is said when a turn cannot be answered; they may follow a word that was cut off."""
+        text = self.config.tts.apology.strip()
+        return tuple(TextToken(*token) for token in self.synthesizer.tokenize(f"\n{text}")) if text else ()
 
     def close(self) -> None:
         """Stop the threads and the language model's engine."""

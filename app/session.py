@@ -8,10 +8,10 @@ nobody, plays nothing, and is no part of the conversation.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, ParamSpec
 
 from app.events import (
     BotSpeaking,
@@ -25,14 +25,17 @@ from app.events import (
     UserSpeaking,
     UserText,
 )
-from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace, first_audible
+from app.reply import RunningReply
+from app.trace import TurnTrace, first_audible
 from app.turn_taking import (
+    Apologise,
     Dismiss,
     Drop,
     Duck,
     Happening,
     Interrupt,
     Listen,
+    NotHeard,
     Prepare,
     Reply,
     ReplyEnded,
@@ -46,14 +49,16 @@ from app.turn_taking import (
 )
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import FinalTranscript, RecognitionStream, RecognizerError
+from asr.base import Event, FinalTranscript, RecognitionStream, RecognizerError
 from audio_io.base import AudioDevice, DeviceError
 from llm.base import ChatModel, ChatModelError, Message, TextToken
 from llm.conversation import Conversation
 from tts.base import SAMPLE_RATE as PLAYBACK_HZ
-from tts.base import SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, SynthesisError, SynthesisStream
+from tts.base import PcmChunk, SpeechStep, SynthesisError, SynthesisStream
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,7 @@ class SessionOptions:
     duck_fade_ms: float
     backchannel: frozenset[str]  # words over a reply that do not interrupt it
     speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
+    apology: tuple[TextToken, ...] = ()  # said when the recogniser or the language model fails
 
 
 class Session:
@@ -100,6 +106,7 @@ class Session:
         self._prepared: RunningReply | None = None  # begun in a pause, not committed
         self._speculations = self._speculations_dropped = 0  # since the last turn that was answered
         self._awaiting_llm = 0
+        self._deaf = False  # the recogniser failed on the last samples
         self._happening = asyncio.Lock()  # one happening is dealt with before the next
 
     @property
@@ -125,16 +132,30 @@ class Session:
         """Converse until the device has no more frames and the last reply was played."""
         try:
             async for frame in self._device.frames():
-                for event in await self._asr_worker.run(self._recognition.push, frame.samples):
-                    await self._on(event)
-            for event in await self._asr_worker.run(self._recognition.finish):
-                await self._on(event)
+                await self._hear(self._recognition.push, frame.samples)
+            await self._hear(self._recognition.finish)
             if self._running:
                 await self._running.task
         finally:
             for reply in (self._running, self._prepared):
                 if reply:
                     await reply.cancel()
+
+    async def _hear(self, call: Callable[P, list[Event]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """What the user does. A recogniser that fails loses the turn; one that fails again at once ends the session."""
+        happenings: Sequence[Happening]
+        try:
+            happenings = await self._asr_worker.run(call, *args, **kwargs)
+            self._deaf = False
+        except Exception as error:  # of any kind: models and their libraries raise many
+            if self._deaf:
+                raise
+            self._deaf = True
+            log.error("the recogniser failed: %s", error, exc_info=not isinstance(error, RecognizerError))
+            await self._asr_worker.run(self._recognition.reset)
+            happenings = [NotHeard(_told(error))]
+        for happening in happenings:
+            await self._on(happening)
 
     async def _on(self, happening: Happening) -> None:
         async with self._happening:
@@ -166,6 +187,8 @@ class Session:
                 case Reply(transcript):
                     self._notify(UserText(turn=self._turn, text=transcript.text, final=True))
                     await self._answer(transcript)
+                case Apologise(reason):
+                    await self._apologise(reason)
                 case Dismiss():
                     self._turn -= 1
 
@@ -197,18 +220,29 @@ class Session:
         trace.marks.final_transcript = decided
         trace.speculations, trace.speculations_dropped = self._speculations, self._speculations_dropped
         self._speculations = self._speculations_dropped = 0
+        self._commit(reply)
+
+    async def _apologise(self, reason: str) -> None:
+        """The user's words are lost: the reply is that they are."""
+        self._notify(UserText(turn=self._turn, text="", final=True))
+        reply = self._begin([])
+        self._fail(reply, reason)
+        self._commit(reply)
+
+    def _commit(self, reply: RunningReply) -> None:
+        """This is the reply to the turn: what was kept back of it is told and played."""
         self._running = reply
         reply.committed.set()
         for event in reply.untold:
             self._notify(event)
 
-    def _begin(self, messages: list[Message]) -> "RunningReply":
+    def _begin(self, messages: list[Message]) -> RunningReply:
         reply = RunningReply(TurnTrace(turn=self._turn, transcript=""), messages)
         reply.task = asyncio.create_task(self._reply(reply), name=f"turn {self._turn}")
         return reply
 
-    async def _reply(self, reply: "RunningReply") -> None:
-        """Answer one turn; an error of a model or of the device ends the turn, not the session."""
+    async def _reply(self, reply: RunningReply) -> None:
+        """Answer one turn; an error ends the turn, not the session."""
         trace = reply.trace
         try:
             try:
@@ -217,19 +251,24 @@ class Session:
                 raise group.exceptions[0] from None
             await reply.committed.wait()
             await self._device.drained()
-        except (ChatModelError, SynthesisError, RecognizerError, DeviceError, TimeoutError) as error:
-            await reply.committed.wait()
-            trace.error = str(error) or f"no first word within {self._options.first_token_timeout_s:g} s"
-            log.error("turn %d failed: %s", trace.turn, trace.error)
-            trace.heard = reply.heard_text(self._device.flush(self._options.flush_fade_ms).played_samples)
-            self._notify(Failed(turn=trace.turn, reason=trace.error))
-        else:
             trace.heard = trace.reply
+        except Exception as error:  # of the voice or the device, in which no apology can be said; or a fault of ours
+            await reply.committed.wait()
+            known = isinstance(error, SynthesisError | DeviceError)
+            log.error("turn %d: %s", trace.turn, error, exc_info=not known)
+            trace.heard = trace.heard_by(self._device.flush(self._options.flush_fade_ms).played_samples)
+            self._fail(reply, _told(error))
         self._conversation.add_assistant(trace.heard)
         self._finish(reply)
         await self._on(ReplyEnded())
 
-    async def _speak(self, reply: "RunningReply") -> None:
+    def _fail(self, reply: RunningReply, reason: str) -> None:
+        """The turn has failed; it is told once, whatever fails after that."""
+        if reply.trace.error is None:
+            reply.trace.error = reason
+            self._tell(reply, Failed(turn=reply.trace.turn, reason=reason))
+
+    async def _speak(self, reply: RunningReply) -> None:
         """Feed the synthesiser token by token and play its chunks while the model is still writing."""
         speech = self._new_speech()
         arrived: deque[TextToken] = deque()
@@ -252,94 +291,69 @@ class Session:
                     await wake.wait()
                     wake.clear()
                 elif isinstance(made, SpeechStep):
-                    self._mark_step(reply, made)
+                    end = reply.stepped(made, self._device.clock.now())
+                    self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=made.token_end, sample_end=end))
                 elif isinstance(made, PcmChunk):
                     await self._play(reply, made)
             reply.complete = True
             reply.progress.set()
             await captions
 
-    async def _read(self, reply: "RunningReply", arrived: deque[TextToken], wake: asyncio.Event) -> None:
-        """Take the model's tokens as they come."""
-        marks, timeout = reply.trace.marks, self._options.first_token_timeout_s
+    async def _read(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
+        """Take the model's tokens as they come; where they fail, an apology goes on in their place."""
         try:
-            async with aclosing(self._chat.stream(reply.messages)) as tokens:  # type: ignore[type-var]
-                while True:
-                    token = await self._next(tokens, timeout if not marks.text_tokens else None)
-                    if token is None:
-                        break
-                    now = self._device.clock.now()
-                    if marks.llm_first_token is None:
-                        marks.llm_first_token = now
-                    marks.text_tokens.append(
-                        TextTokenMark(index=len(marks.text_tokens), id=token.id, text=token.text, at=now)
-                    )
-                    reply.trace.reply += token.text
-                    arrived.append(token)
-                    wake.set()
-                    self._tell(reply, ReplyText(turn=reply.trace.turn, text=token.text))
-            marks.llm_done = self._device.clock.now()
+            if reply.trace.error is None:
+                await self._take(reply, arrived, wake)
+        except (ChatModelError, TimeoutError) as error:
+            log.error("turn %d: %s", reply.trace.turn, _told(error))
+            self._fail(reply, str(error) or f"the model wrote nothing for {self._options.first_token_timeout_s:g} s.")
         finally:
+            if reply.trace.error is not None:
+                arrived.extend(self._options.apology)
             wake.set()
 
-    async def _next(self, tokens: object, timeout: float | None) -> TextToken | None:
+    async def _take(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
+        async with aclosing(self._chat.stream(reply.messages)) as tokens:  # type: ignore[type-var]
+            while (token := await self._next(tokens)) is not None:
+                reply.wrote(token, self._device.clock.now())
+                arrived.append(token)
+                wake.set()
+                self._tell(reply, ReplyText(turn=reply.trace.turn, text=token.text))
+        reply.trace.marks.llm_done = self._device.clock.now()
+
+    async def _next(self, tokens: object) -> TextToken | None:
         self._awaiting_llm += 1
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._options.first_token_timeout_s):
                 return await anext(tokens, None)  # type: ignore[call-overload, no-any-return]
         finally:
             self._awaiting_llm -= 1
 
-    def _mark_step(self, reply: "RunningReply", step: SpeechStep) -> None:
-        reply.trace.marks.speech_steps.append(
-            SpeechStepMark(
-                text_token=step.text_token,
-                num_speech_tokens=step.num_speech_tokens,
-                capped=step.capped,
-                token_end=step.token_end,
-                synth_ms=step.synth_ms,
-                at=self._device.clock.now(),
-            )
-        )
-        spoken = sum(mark.num_speech_tokens for mark in reply.trace.marks.speech_steps) * SAMPLES_PER_TOKEN
-        self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=step.token_end, sample_end=spoken))
-
-    def _tell(self, reply: "RunningReply", event: SessionEvent) -> None:
+    def _tell(self, reply: RunningReply, event: SessionEvent) -> None:
         """Tell the listeners something of a reply; of one that is not committed, when it is."""
         if reply.committed.is_set():
             self._notify(event)
         else:
             reply.untold.append(event)
 
-    async def _play(self, reply: "RunningReply", chunk: PcmChunk) -> None:
+    async def _play(self, reply: RunningReply, chunk: PcmChunk) -> None:
         """Hand a chunk to the device, once the reply is committed; only so far does a reply get before it."""
         marks, clock = reply.trace.marks, self._device.clock
         made = clock.now()
         await reply.committed.wait()
         now = clock.now()
         plays_at = self._device.play(chunk.samples, last=chunk.last)
-        marks.decoder_chunks.append(
-            DecoderChunkMark(
-                num_speech_tokens=chunk.num_speech_tokens,
-                num_samples=len(chunk.samples),
-                token_end=chunk.token_end,
-                synth_ms=chunk.synth_ms,
-                at=made,
-                plays_at=plays_at,
-                vocoder_ms=chunk.vocoder_ms,
-            )
-        )
-        marks.last_sample = plays_at + len(chunk.samples) / PLAYBACK_HZ
+        ends_at = reply.queued(chunk, made, plays_at)
         if marks.first_audible_sample is None:
             offset = first_audible(chunk.samples)
             if offset is not None:
                 marks.first_audible_sample = plays_at + offset / PLAYBACK_HZ
                 await self._on(ReplyStarted())
         reply.progress.set()
-        if marks.last_sample - now > self._options.max_ahead_s:
-            await clock.sleep_until(marks.last_sample - self._options.max_ahead_s)
+        if ends_at - now > self._options.max_ahead_s:
+            await clock.sleep_until(ends_at - self._options.max_ahead_s)
 
-    async def _caption(self, reply: "RunningReply") -> None:
+    async def _caption(self, reply: RunningReply) -> None:
         """Tell the listeners which words are being spoken, when they are."""
         told = 0
         chunks = reply.trace.marks.decoder_chunks
@@ -362,41 +376,17 @@ class Session:
         await reply.cancel()
         trace = reply.trace
         trace.interrupted = True
-        trace.heard = reply.heard_text(report.played_samples)
+        trace.heard = trace.heard_by(report.played_samples)
         self._conversation.add_assistant(trace.heard, interrupted=True)
         self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard))
         self._finish(reply)
 
-    def _finish(self, reply: "RunningReply") -> None:
+    def _finish(self, reply: RunningReply) -> None:
         reply.trace.underruns = self._device.underruns
         self._running = None
         self._notify(TurnDone(turn=reply.trace.turn, trace=reply.trace))
 
 
-class RunningReply:
-    """A reply that is being made: what it answers, its task, its trace, and which words were heard."""
-
-    task: "asyncio.Task[None]"
-
-    def __init__(self, trace: TurnTrace, messages: list[Message]) -> None:
-        self.trace = trace
-        self.messages = messages
-        self.committed = asyncio.Event()  # the turn is over, and this is the reply to it
-        self.untold: list[SessionEvent] = []  # of before
-        self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
-        self.complete = False
-
-    async def cancel(self) -> None:
-        """Cancel the task and wait until it is gone; its models' running steps end, their results are dropped."""
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-    def heard_text(self, played_samples: int) -> str:
-        """The reply's text up to the last language model token whose speech was played whole."""
-        total, tokens = 0, 0
-        for step in self.trace.marks.speech_steps:
-            total += step.num_speech_tokens * SAMPLES_PER_TOKEN
-            if total > played_samples:
-                break
-            tokens = step.token_end
-        return "".join(mark.text for mark in self.trace.marks.text_tokens[:tokens])
+def _told(error: Exception) -> str:
+    """One line for the user."""
+    return " ".join(str(error).split()) or type(error).__name__

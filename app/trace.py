@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tts.base import SAMPLES_PER_TOKEN
+
 AUDIBLE = 10 ** (-50 / 20)  # amplitude from which a sample of the assistant counts as audible: -50 dBFS
 
 STAGES = ("end_of_turn_s", "asr_s", "llm_first_token_s", "text_to_token_s", "decoder_s", "output_s")
@@ -104,6 +106,16 @@ class TurnTrace:
         bounds = [m.last_voiced, m.end_of_turn, m.final_transcript, *made, m.first_audible_sample]
         times = [float(b) for b in bounds if b is not None]
         return {stage: b - a for stage, a, b in zip(STAGES, times[:-1], times[1:], strict=True)}
+
+    def heard_by(self, played_samples: int) -> str:
+        """The reply's text up to the last language model token whose speech was played whole (samples at 24 kHz)."""
+        total, tokens = 0, 0
+        for step in self.marks.speech_steps:
+            total += step.num_speech_tokens * SAMPLES_PER_TOKEN
+            if total > played_samples:
+                break
+            tokens = step.token_end
+        return "".join(mark.text for mark in self.marks.text_tokens[:tokens])
 
     def to_json(self) -> dict[str, Any]:
         """The turn as it stands in TRACE.json."""

@@ -47,6 +47,13 @@ class Typed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotHeard:
+    """The recogniser failed; what the user was saying is lost."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Duck:
     """A voice over the reply, perhaps a barge-in: play the reply faintly until that is known."""
 
@@ -97,8 +104,15 @@ class Dismiss:
     """Nothing was recognised: no turn."""
 
 
-Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed
-Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Dismiss
+@dataclass(frozen=True, slots=True)
+class Apologise:
+    """Tell the user that his turn cannot be answered, and why."""
+
+    reason: str
+
+
+Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed | NotHeard
+Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Dismiss | Apologise
 
 
 class TurnTaking:
@@ -140,6 +154,12 @@ class TurnTaking:
                     return []
                 self._silent(State.LISTENING)
                 return [Interrupt()]
+            case NotHeard(reason):
+                self._voice = False
+                if self.state is not State.USER_SPEAKING:
+                    return self._resume()
+                self.state = State.THINKING
+                return [Drop(), Apologise(reason)]
             case ReplyEnded():
                 if self._replying:
                     self._silent(State.LISTENING)

@@ -109,7 +109,7 @@ class LlmConfig:
     max_context_tokens: int = knob(640, "conversation kept for the model; the oldest turns are dropped first")
     temperature: float = knob(0.0, "0 takes the likeliest token")
     top_p: float = knob(1.0, "nucleus of the sampling")
-    first_token_timeout_s: float = knob(20.0, "a reply that has not begun by then is given up")
+    first_token_timeout_s: float = knob(20.0, "a reply that has not begun by then, or not gone on, is given up")
     seed: int = knob(0, "seed of the sampling")
 
 
@@ -161,6 +161,10 @@ class TtsConfig:
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
     flow_temperature: float = knob(0.6, "scale of the decoder's starting noise")
+    apology: str = knob(
+        "Sorry, something went wrong. Please say it again.",
+        "said when a turn cannot be answered and the voice is not what failed; empty: nothing is said",
+    )
     language: Literal["en", "none"] = knob(
         "en", "spoken form of numbers, abbreviations and symbols; none only removes markup"
     )

@@ -46,8 +46,7 @@ class ScriptedRecognition:
     def finish(self) -> list[Event]:
         return []
 
-    def reset(self) -> None:
-        self._script.clear()
+    def reset(self) -> None: ...
 
 
 def user_says(

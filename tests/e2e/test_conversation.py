@@ -35,9 +35,9 @@ OPTIONS = SessionOptions(
 class Talk:
     """Runs one conversation and keeps what happened."""
 
-    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01, acts=()):
+    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01, acts=(), options=OPTIONS):
         self.events, self.traces, self.open, self.acting = [], [], 0, []
-        self.chat = chat
+        self.chat, self.options = chat, options
         virtual_time.run(self._run(script, seconds, speech, step_s, acts))
 
     async def _run(self, script, seconds, speech, step_s, acts):
@@ -55,7 +55,7 @@ class Talk:
             conversation=self.conversation,
             asr_worker=InlineWorker(),
             tts_worker=InlineWorker(step_s),
-            options=OPTIONS,
+            options=self.options,
             notify=self._notify,
         )
         for at, act in acts:

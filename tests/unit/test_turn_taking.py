@@ -3,11 +3,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.turn_taking import (
+    Apologise,
     Dismiss,
     Drop,
     Duck,
     Interrupt,
     Listen,
+    NotHeard,
     Prepare,
     Reply,
     ReplyEnded,
@@ -130,6 +132,18 @@ def test_a_reply_that_begins_under_the_users_voice_begins_ducked():
     assert turns.on(SpeechEnded(at=10)) == [Resume()]
 
 
+def test_what_the_recogniser_lost_is_apologised_for_only_while_the_user_speaks():
+    turns = TurnTaking()
+    assert turns.on(NotHeard("broken")) == []
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(NotHeard("broken")) == [Drop(), Apologise("broken")]
+    assert turns.state is State.THINKING
+    assert turns.on(NotHeard("broken")) == []
+    turns.on(ReplyStarted())
+    turns.on(SpeechStarted(at=9))
+    assert turns.on(NotHeard("broken")) == [Resume()]
+
+
 def happenings():
     texts = st.sampled_from(["", "yeah", "stop", "yeah stop"])
     return st.one_of(
@@ -141,6 +155,7 @@ def happenings():
         st.just(Typed(final("yeah"))),
         st.just(ReplyStarted()),
         st.just(ReplyEnded()),
+        st.just(NotHeard("broken")),
     )
 
 
@@ -154,7 +169,7 @@ def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(scr
             replying = ducked = False
         for action in turns.on(happening):
             match action:
-                case Reply():
+                case Reply() | Apologise():
                     assert not replying
                     replying = True
                 case Interrupt():

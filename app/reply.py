@@ -1,0 +1,67 @@
+"""A reply that is being made: what it answers, its task, its trace, and which of its words were heard."""
+
+import asyncio
+
+from app.events import SessionEvent
+from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace
+from llm.base import Message, TextToken
+from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
+
+
+class RunningReply:
+    """One reply; every time is on the conversation's clock."""
+
+    task: "asyncio.Task[None]"
+
+    def __init__(self, trace: TurnTrace, messages: list[Message]) -> None:
+        self.trace = trace
+        self.messages = messages
+        self.committed = asyncio.Event()  # the turn is over, and this is the reply to it
+        self.untold: list[SessionEvent] = []  # of before
+        self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
+        self.complete = False
+
+    async def cancel(self) -> None:
+        """Cancel the task and wait until it is gone; its models' running steps end, their results are dropped."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def wrote(self, token: TextToken, at: float) -> None:
+        """The model wrote a token."""
+        marks = self.trace.marks
+        if marks.llm_first_token is None:
+            marks.llm_first_token = at
+        marks.text_tokens.append(TextTokenMark(index=len(marks.text_tokens), id=token.id, text=token.text, at=at))
+        self.trace.reply += token.text
+
+    def stepped(self, step: SpeechStep, at: float) -> int:
+        """The synthesiser made speech tokens; returns the sample of the reply at which they end (24 kHz)."""
+        steps = self.trace.marks.speech_steps
+        steps.append(
+            SpeechStepMark(
+                text_token=step.text_token,
+                num_speech_tokens=step.num_speech_tokens,
+                capped=step.capped,
+                token_end=step.token_end,
+                synth_ms=step.synth_ms,
+                at=at,
+            )
+        )
+        return sum(mark.num_speech_tokens for mark in steps) * SAMPLES_PER_TOKEN
+
+    def queued(self, chunk: PcmChunk, made: float, plays_at: float) -> float:
+        """A chunk was handed to the device; returns when its last sample is over."""
+        marks = self.trace.marks
+        marks.decoder_chunks.append(
+            DecoderChunkMark(
+                num_speech_tokens=chunk.num_speech_tokens,
+                num_samples=len(chunk.samples),
+                token_end=chunk.token_end,
+                synth_ms=chunk.synth_ms,
+                at=made,
+                plays_at=plays_at,
+                vocoder_ms=chunk.vocoder_ms,
+            )
+        )
+        marks.last_sample = plays_at + len(chunk.samples) / SAMPLE_RATE
+        return marks.last_sample
