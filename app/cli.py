@@ -39,6 +39,9 @@ Each command explains itself: python launch.py ask --help
 """
 
 
+BENCHMARKS = {"latency": "run", "tts": "text_to_token", "decoder": "decoder"}  # module in app/bench
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(
@@ -288,6 +291,18 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         "--grid", action="store_true", help="draft heads at every tolerance, number and size of tree (trained weights)"
     )
     speech.add_argument("--report", type=Path, default=Path("build/bench/tts"), metavar="DIR")
+    flow = measured.add_parser(
+        "decoder",
+        parents=[common],
+        help="what the decoder's caches save over a long reply",
+        description="Decode a long reply with the flow decoder's caches and, chunk by chunk in the same run, by computing all "
+        "anew as the public streaming decoder does; writes report.md and report.json. The small size takes the weights of "
+        "the configuration, the full size is the public decoder's, with random weights.",
+    )
+    flow.add_argument("--size", choices=("small", "full"), default="small", help="default: small")
+    flow.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    flow.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the reply (default: 30)")
+    flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
 
 
 def default_config() -> Path:
@@ -315,7 +330,7 @@ def main(arguments: Sequence[str]) -> int:
         "transcribe": ("app.transcribe", "run"),
         "doctor": ("app.doctor", "run"),
         "weights": ("app.weights", "run"),
-        "bench": ("app.bench.text_to_token" if getattr(options, "what", "") == "tts" else "app.bench.run", "run"),
+        "bench": (f"app.bench.{BENCHMARKS.get(getattr(options, 'what', ''), '')}", "run"),
         "train": ("app.small.pipeline", "run"),
         "eval": ("app.small.evaluate", "run"),
     }[options.command]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeConfig, TtsConfig
 
 if TYPE_CHECKING:
+    from tts.decoder.flow import FlowDecoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.stream import SyncSpeech, TextToToken, TokenDecoder
@@ -27,7 +28,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     torch.set_num_threads(runtime.num_threads)
     device = _device(runtime.device)
     text_to_token, vocabulary = _text_to_token(config, device)
-    flow = public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+    flow = load_flow(config, device)
 
     def load_voice_encoder() -> VoiceEncoder:
         tokenizer = public.load(
@@ -50,6 +51,13 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
             seed=config.seed,
         ),
     )
+
+
+def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
+    """Load the chosen flow-matching decoder. Raises CheckpointError."""
+    from tts import public
+
+    return public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
 
 
 def _bundled_voice(config: TtsConfig, num_decoded: int, load_encoder: Callable[[], "VoiceEncoder"]) -> "Voice":

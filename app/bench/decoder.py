@@ -1,0 +1,156 @@
+"""`launch.py bench decoder`: a long reply through the flow decoder with its caches, and by computing all anew at each chunk.
+
+Computing anew is what the public streaming decoder does: at every chunk the prompt and all speech tokens so far go through
+encoder and estimator, and only the newest mel frames are kept. Both ways take turns chunk by chunk in one run and give the
+same mel. The vocoder is not counted, it has a cache in both.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from app.about import about
+from app.assemble import prepare_process
+from app.cli import configuration
+from configs.schema import ConfigError, TtsConfig
+from tts.base import TOKEN_HZ
+from tts.decoder.config import FlowConfig
+from tts.decoder.flow import FlowDecoder
+
+PROMPT_S = 4.0  # of the reference recording
+CACHED, ANEW = "caches", "all anew"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of the reply, decoded both ways."""
+
+    end_s: float  # of the reply
+    seconds: dict[str, float]  # computing time of each way
+    difference: float  # largest, of the log mel
+
+
+@torch.inference_mode()
+def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> list[Chunk]:
+    """Decode a reply of random speech tokens behind a random prompt, whole chunks only."""
+    config = flow.config
+    device = flow.encoder_proj.weight.device
+    random = torch.Generator().manual_seed(1)
+    size, lookahead = config.chunk_tokens, config.lookahead_tokens
+    count = max(1, round(seconds * TOKEN_HZ / size)) * size
+    prompt = max(1, round(PROMPT_S * TOKEN_HZ / size)) * size
+    ids = torch.randint(config.vocabulary_size, (1, prompt + count + lookahead), generator=random).to(device)
+    mel = config.mel_mean + config.mel_scale * torch.randn(1, config.mel_bins, 2 * prompt, generator=random).to(device)
+    speaker = torch.randn(1, config.speaker_width, generator=random).to(device)
+    state = flow.start(speaker, ids[:, :prompt], mel, cut_prompt=False)
+    flow.step(ids[:, prompt : prompt + lookahead], state)  # the last chunk of the prompt: once per voice
+    chunks = []
+    for end in tqdm(range(size, count + 1, size), desc="chunks", disable=not show_bar):
+        given = ids[:, prompt : prompt + end + lookahead]
+        cached, cached_s = timed(device, lambda new=given[:, -size:]: flow.step(new, state))
+        anew, anew_s = timed(device, lambda all_=given: flow.generate(all_, speaker, ids[:, :prompt], mel, final=False))
+        difference = float((cached - anew[:, :, -2 * size :]).abs().max())
+        chunks.append(Chunk(end / TOKEN_HZ, {CACHED: cached_s, ANEW: anew_s}, difference))
+    return chunks
+
+
+def timed(device: torch.device, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
+    """What `work` gives, and the seconds that it took; a GPU has finished then."""
+    began = time.perf_counter()
+    made = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return made, time.perf_counter() - began
+
+
+def ratios(chunks: list[Chunk]) -> dict[str, float]:
+    """How many times computing anew costs more, and how the cost of a chunk grows from the first to the last fifth."""
+    some = max(1, len(chunks) // 5)
+
+    def growth(way: str) -> float:
+        spent = [chunk.seconds[way] for chunk in chunks]
+        return float(np.median(spent[-some:]) / np.median(spent[:some]))
+
+    total = {way: sum(chunk.seconds[way] for chunk in chunks) for way in (CACHED, ANEW)}
+    return {
+        "anew_over_cached": total[ANEW] / total[CACHED],
+        "last_over_first_cached": growth(CACHED),
+        "last_over_first_anew": growth(ANEW),
+    }
+
+
+def page(values: dict[str, Any]) -> str:
+    """The report for people."""
+    run, chunks = values["about"], values["chunks"]
+    shown = chunks[:: max(1, len(chunks) // 6)]
+    return "\n".join(
+        [
+            f"# Flow decoder over a reply of {run['seconds']:.0f} s, {run['size']} size",
+            "",
+            f"{run['machine']}, {run['device']}, {run['threads']} thread(s), {run['weights']}; the vocoder is not counted.",
+            "",
+            "| chunk that ends at | with caches, ms | all anew, ms |",
+            "|---|---|---|",
+            *(
+                f"| {chunk['end_s']:.1f} s | {1000 * chunk['seconds'][CACHED]:.0f} | {1000 * chunk['seconds'][ANEW]:.0f} |"
+                for chunk in shown
+            ),
+            "",
+            "| ratio | |",
+            "|---|---|",
+            *(f"| {name} | {value:.2f} |" for name, value in values["ratios"].items()),
+            "",
+            f"Largest difference of the log mel between the two: {values['difference']:.1e}.",
+            "",
+        ]
+    )
+
+
+def decoder(size: str, config: TtsConfig, device: str) -> tuple[FlowDecoder, str]:
+    """The decoder of the configuration, or the public size with random weights; and what to call its weights."""
+    from tts import load_flow
+
+    if size == "small":
+        return load_flow(config, device), "weights of the configuration"
+    torch.manual_seed(1)
+    return FlowDecoder(FlowConfig()).eval().requires_grad_(False).to(device), "random weights"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write the report, print it."""
+    if not 1.0 <= options.seconds <= 600.0:
+        raise ConfigError(f"--seconds {options.seconds:g}: give a length from 1 to 600.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch finds no GPU here (see `python launch.py doctor`).")
+    config = configuration(options)
+    prepare_process(config)
+    torch.set_num_threads(config.runtime.num_threads)
+    flow, weights = decoder(options.size, config.tts, options.device)
+    play(flow, 2.0)  # so that no chunk pays for what is done once
+    chunks = play(flow, options.seconds, show_bar=sys.stderr.isatty())
+    values = {
+        "about": about(
+            config,
+            size=options.size,
+            seconds=options.seconds,
+            device=torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+            threads=config.runtime.num_threads,
+            weights=weights,
+        ),
+        "chunks": [{"end_s": c.end_s, "seconds": c.seconds} for c in chunks],
+        "ratios": ratios(chunks),
+        "difference": max(chunk.difference for chunk in chunks),
+    }
+    options.report.mkdir(parents=True, exist_ok=True)
+    (options.report / "report.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (options.report / "report.md").write_text(page(values), encoding="utf-8")
+    sys.stdout.write(page(values))
+    return 0
