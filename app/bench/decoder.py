@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,8 @@ def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> list[C
     chunks = []
     for end in tqdm(range(size, count + 1, size), desc="chunks", disable=not show_bar):
         given = ids[:, prompt : prompt + end + lookahead]
-        cached, cached_s = timed(device, lambda new=given[:, -size:]: flow.step(new, state))
-        anew, anew_s = timed(device, lambda all_=given: flow.generate(all_, speaker, ids[:, :prompt], mel, final=False))
+        cached, cached_s = timed(device, partial(flow.step, given[:, -size:], state))
+        anew, anew_s = timed(device, partial(flow.generate, given, speaker, ids[:, :prompt], mel, final=False))
         difference = float((cached - anew[:, :, -2 * size :]).abs().max())
         chunks.append(Chunk(end / TOKEN_HZ, {CACHED: cached_s, ANEW: anew_s}, difference))
     return chunks
