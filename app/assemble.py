@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.events import SessionEvent
-from app.session import Session, SessionOptions
+from app.reply import SessionOptions
+from app.session import Session
 from app.weights import located
 from app.worker import Worker
 from asr.base import Recognizer
@@ -18,6 +19,7 @@ from configs.schema import BUNDLED, AppConfig
 from llm.base import ChatModel, Message, TextToken
 from tts.base import SynthesisStream, Synthesizer
 from tts.feeding import SentenceFed
+from tts.unspoken import Unspoken
 
 if TYPE_CHECKING:
     from llm.conversation import Conversation
@@ -71,6 +73,7 @@ class Choices:
     lookahead: int
     temperature: float
     patience: float = 1.0  # by what the silence that ends a turn is multiplied
+    silent: bool = False  # replies are only written
 
 
 class _Chat:
@@ -103,6 +106,14 @@ class Assistant:
     @classmethod
     async def load(cls, config: AppConfig, report: Callable[[str], None]) -> "Assistant":
         """Build and warm up every part; `report` is told what is being done."""
+        assistant = cls.build(config, report)
+        report("warming up")
+        await assistant.warm_up()
+        return assistant
+
+    @classmethod
+    def build(cls, config: AppConfig, report: Callable[[str], None]) -> "Assistant":
+        """Build every part; on any thread."""
         report("loading the recogniser")
         recognizer = build_recognizer(config)
         report("loading the language model")
@@ -110,20 +121,21 @@ class Assistant:
         report("loading the voice")
         synthesizer = build_synthesizer(config)
         voice = build_voice(synthesizer, config)
-        report("warming up")
-        asr_worker, tts_worker = Worker("asr"), Worker("tts")
-        await asr_worker.run(recognizer.warm_up)
-        await tts_worker.run(synthesizer.warm_up)
-        await chat.warm_up()
         return cls(
             config=config,
             recognizer=recognizer,
             chat=chat,
             synthesizer=synthesizer,
             voice=voice,
-            asr_worker=asr_worker,
-            tts_worker=tts_worker,
+            asr_worker=Worker("asr"),
+            tts_worker=Worker("tts"),
         )
+
+    async def warm_up(self) -> None:
+        """Run every model once, so that the first turn is as fast as the tenth."""
+        await self.asr_worker.run(self.recognizer.warm_up)
+        await self.tts_worker.run(self.synthesizer.warm_up)
+        await self.chat.warm_up()
 
     def choices(self) -> Choices:
         """What the configuration chose."""
@@ -137,6 +149,8 @@ class Assistant:
 
     def new_speech(self, choices: Choices) -> SynthesisStream:
         """Begin an utterance in the chosen voice."""
+        if choices.silent:
+            return Unspoken()
         return self.synthesizer.stream(
             voice=choices.voice,
             speed=choices.speed,

@@ -21,6 +21,7 @@ WAYS_IN = """\
 Start here:
   python launch.py talk                         talk by microphone and loudspeaker
   python launch.py web                          talk in the browser
+  python launch.py serve                        talk from programs, as with OpenAI's Realtime API
   python launch.py ask                          ask the sample question, hear the answer in answer.wav
   python launch.py ask QUESTION.wav             ask your own recorded question
   python launch.py say "Good morning."          speak a text into speech.wav
@@ -115,24 +116,21 @@ def parser() -> argparse.ArgumentParser:
     talk.add_argument("--system-prompt", metavar="TEXT", help="the first message of the conversation")
     talk.add_argument("--record", type=Path, metavar="DIR", help="keep a stereo recording and the trace there")
 
-    web = commands.add_parser(
+    commands.add_parser(
         "web",
-        parents=[common, voice],
+        parents=[common, voice, _hosting(7860)],
         help="talk in the browser, in a voice from an uploaded recording if you like",
         description="Serve a page to talk with the assistant. It is open to this machine only unless --host says otherwise; "
         "for a microphone on other machines the browser wants HTTPS (--ssl-certfile, --ssl-keyfile).",
     )
-    web.add_argument("--host", metavar="ADDRESS", help="address to listen at (default: 127.0.0.1)")
-    web.add_argument("--port", type=int, metavar="N", help="port to listen at (default: 7860)")
-    web.add_argument(
-        "--auth",
-        metavar="USER:PASSWORD",
-        default=os.environ.get("ASSISTANT_AUTH"),
-        help="ask for a user name and a password (default: the environment's ASSISTANT_AUTH)",
+    commands.add_parser(
+        "serve",
+        parents=[common, voice, _hosting(8765)],
+        help="talk from programs: OpenAI's Realtime API, speech and transcriptions",
+        description="Serve programs that speak OpenAI's API: a WebSocket at /v1/realtime, /v1/audio/speech, "
+        "/v1/audio/transcriptions and /health (503 while the models are loaded). It is open to this machine only unless "
+        "--host says otherwise; with --auth the key of a program is USER:PASSWORD.",
     )
-    web.add_argument("--ssl-certfile", type=Path, metavar="FILE.pem", help="certificate: serve HTTPS")
-    web.add_argument("--ssl-keyfile", type=Path, metavar="FILE.pem", help="key of the certificate")
-    web.add_argument("--max-sessions", type=int, metavar="N", help="conversations at the same time (default: 4)")
 
     commands.add_parser("devices", help="list microphones and loudspeakers")
 
@@ -207,6 +205,24 @@ def parser() -> argparse.ArgumentParser:
     figures.add_argument("--report", type=Path, default=Path("build/small/eval"), metavar="DIR")
     figures.add_argument("--limit", type=int, metavar="N", help="at most N items of each part, for a quick look")
     return top
+
+
+def _hosting(port: int) -> argparse.ArgumentParser:
+    """Where a server listens and whom it lets in."""
+    options = argparse.ArgumentParser(add_help=False)
+    group = options.add_argument_group("address")
+    group.add_argument("--host", metavar="ADDRESS", help="address to listen at (default: 127.0.0.1)")
+    group.add_argument("--port", type=int, metavar="N", help=f"port to listen at (default: {port})")
+    group.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        default=os.environ.get("ASSISTANT_AUTH"),
+        help="ask for a user name and a password (default: the environment's ASSISTANT_AUTH)",
+    )
+    group.add_argument("--ssl-certfile", type=Path, metavar="FILE.pem", help="certificate: serve HTTPS")
+    group.add_argument("--ssl-keyfile", type=Path, metavar="FILE.pem", help="key of the certificate")
+    group.add_argument("--max-sessions", type=int, metavar="N", help="conversations at the same time (default: 4)")
+    return options
 
 
 def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -325,6 +341,7 @@ def main(arguments: Sequence[str]) -> int:
         "ask": ("app.ask", "run"),
         "talk": ("app.talk", "run"),
         "web": ("app.web.server", "run"),
+        "serve": ("app.serve.server", "run"),
         "devices": ("app.talk", "devices"),
         "say": ("app.say", "run"),
         "transcribe": ("app.transcribe", "run"),

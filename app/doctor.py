@@ -37,8 +37,8 @@ OPTIONAL = {
     ),
     "rich": ("rich", "the screen of `launch.py talk`: pip install rich"),
     "gradio": ("gradio", "the page of `launch.py web`: pip install gradio"),
-    "fastapi": ("fastapi", "the server of `launch.py web`: pip install gradio brings it"),
-    "websockets": ("websockets", "the sound of `launch.py web`: pip install websockets"),
+    "fastapi": ("fastapi", "the server of `launch.py web` and `serve`: pip install gradio brings it"),
+    "websockets": ("websockets", "the sound of `launch.py web` and `serve`: pip install websockets"),
     "pocketsphinx": (
         "pocketsphinx",
         "the recogniser's language model: pip install pocketsphinx, or asr.word_search=false",

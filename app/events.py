@@ -19,6 +19,7 @@ class UserSpeaking:
     """The user began to speak."""
 
     turn: int
+    at: float = 0.0  # first voiced sample, seconds on the conversation's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class UserText:
     turn: int
     text: str
     final: bool
+    ended_at: float = 0.0  # if final: last voiced sample, seconds on the conversation's clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ class Interrupted:
 
     turn: int
     heard_text: str
+    played_samples: int = 0  # of the reply, at 24 kHz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,27 @@
-"""A reply that is being made: what it answers, its task, its trace, and which of its words were heard."""
+"""A reply that is being made: what it answers, its task, its marks; and what decides how replies are made."""
 
 import asyncio
+from dataclasses import dataclass
+from typing import Literal
 
 from app.events import SessionEvent
 from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace
 from llm.base import Message, TextToken
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """What the session itself must know of the configuration."""
+
+    max_ahead_s: float
+    flush_fade_ms: float
+    first_token_timeout_s: float
+    duck_gain: float
+    duck_fade_ms: float
+    backchannel: frozenset[str]  # words over a reply that do not interrupt it
+    speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
+    apology: tuple[TextToken, ...] = ()  # said when the recogniser or the language model fails
 
 
 class RunningReply:
@@ -65,3 +81,8 @@ class RunningReply:
         )
         marks.last_sample = plays_at + len(chunk.samples) / SAMPLE_RATE
         return marks.last_sample
+
+
+def one_line(error: Exception) -> str:
+    """One line for the user."""
+    return " ".join(str(error).split()) or type(error).__name__

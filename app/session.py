@@ -10,8 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Literal, ParamSpec
+from typing import ParamSpec
 
 from app.events import (
     BotSpeaking,
@@ -25,15 +24,18 @@ from app.events import (
     UserSpeaking,
     UserText,
 )
-from app.reply import RunningReply
+from app.reply import RunningReply, SessionOptions, one_line
 from app.trace import TurnTrace, first_audible
 from app.turn_taking import (
+    Answer,
     Apologise,
+    Asked,
     Dismiss,
     Drop,
     Duck,
     Happening,
     Interrupt,
+    Keep,
     Listen,
     NotHeard,
     Prepare,
@@ -49,7 +51,7 @@ from app.turn_taking import (
 )
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import Event, FinalTranscript, RecognitionStream, RecognizerError
+from asr.base import Event, FinalTranscript, RecognitionStream, RecognizerError, SpeechStarted
 from audio_io.base import AudioDevice, DeviceError
 from llm.base import ChatModel, ChatModelError, Message, TextToken
 from llm.conversation import Conversation
@@ -59,20 +61,6 @@ from tts.base import PcmChunk, SpeechStep, SynthesisError, SynthesisStream
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionOptions:
-    """What the session itself must know of the configuration."""
-
-    max_ahead_s: float
-    flush_fade_ms: float
-    first_token_timeout_s: float
-    duck_gain: float
-    duck_fade_ms: float
-    backchannel: frozenset[str]  # words over a reply that do not interrupt it
-    speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
-    apology: tuple[TextToken, ...] = ()  # said when the recogniser or the language model fails
 
 
 class Session:
@@ -100,8 +88,9 @@ class Session:
         self._tts_worker = tts_worker
         self._options = options
         self._notify = notify
-        self._turns = TurnTaking(options.backchannel)
+        self.turns = TurnTaking(options.backchannel)
         self._turn = 0
+        self._voice_at = 0.0  # when the user's voice was last noticed, seconds on the clock
         self._running: RunningReply | None = None
         self._prepared: RunningReply | None = None  # begun in a pause, not committed
         self._speculations = self._speculations_dropped = 0  # since the last turn that was answered
@@ -117,12 +106,25 @@ class Session:
     @property
     def state(self) -> State:
         """Whose turn it is."""
-        return self._turns.state
+        return self.turns.state
 
     async def say(self, text: str) -> None:
         """A turn of the user that was typed instead of spoken."""
         at = round(self._device.clock.now() * CAPTURE_HZ)
         await self._on(Typed(FinalTranscript(text=text, speech_start=at, speech_end=at, decided_at=at, compute_ms=0.0)))
+
+    async def answer(self, instructions: str | None = None) -> None:
+        """Reply to the conversation as it stands; `instructions` in place of its system prompt, unless None."""
+        await self._on(Asked(instructions))
+
+    async def end_turn(self) -> None:
+        """What the user has said so far is all of his turn."""
+        await self._hear(self._recognition.finish)
+
+    async def forget_turn(self) -> None:
+        """What the user has said so far was never said."""
+        await self._asr_worker.run(self._recognition.reset)
+        await self._on(FinalTranscript(text="", speech_start=0, speech_end=0, decided_at=0, compute_ms=0.0))
 
     async def stop_speaking(self) -> None:
         """Silence the running reply, as a barge-in does."""
@@ -153,7 +155,7 @@ class Session:
             self._deaf = True
             log.error("the recogniser failed: %s", error, exc_info=not isinstance(error, RecognizerError))
             await self._asr_worker.run(self._recognition.reset)
-            happenings = [NotHeard(_told(error))]
+            happenings = [NotHeard(one_line(error))]
         for happening in happenings:
             await self._on(happening)
 
@@ -162,15 +164,17 @@ class Session:
             await self._deal_with(happening)
 
     async def _deal_with(self, happening: Happening) -> None:
-        before = self._turns.state
-        actions = self._turns.on(happening)
-        if self._turns.state is not before:
-            self._notify(StateChanged(turn=self._turn, state=self._turns.state))
+        before = self.turns.state
+        if isinstance(happening, SpeechStarted):
+            self._voice_at = happening.at / CAPTURE_HZ
+        actions = self.turns.on(happening)
+        if self.turns.state is not before:
+            self._notify(StateChanged(turn=self._turn, state=self.turns.state))
         for action in actions:
             match action:
                 case Listen():
                     self._turn += 1
-                    self._notify(UserSpeaking(turn=self._turn))
+                    self._notify(UserSpeaking(turn=self._turn, at=self._voice_at))
                 case ShowPartial(text):
                     self._notify(UserText(turn=self._turn, text=text, final=False))
                 case Duck():
@@ -184,9 +188,16 @@ class Session:
                         await self._prepare(text)
                 case Drop():
                     await self._drop()
-                case Reply(transcript):
-                    self._notify(UserText(turn=self._turn, text=transcript.text, final=True))
-                    await self._answer(transcript)
+                case Reply(transcript) | Keep(transcript):
+                    ended = transcript.speech_end / CAPTURE_HZ
+                    self._notify(UserText(turn=self._turn, text=transcript.text, final=True, ended_at=ended))
+                    decided = self._device.clock.now()
+                    self._conversation.add_user(transcript.text, key=("user", self._turn))
+                    if isinstance(action, Reply):
+                        await self._answer(transcript, decided)
+                case Answer(instructions):
+                    self._turn += 1
+                    self._commit(self._begin(self._conversation.messages(instructions)))
                 case Apologise(reason):
                     await self._apologise(reason)
                 case Dismiss():
@@ -205,10 +216,8 @@ class Session:
             reply, self._prepared = self._prepared, None
             await reply.cancel()
 
-    async def _answer(self, transcript: FinalTranscript) -> None:
+    async def _answer(self, transcript: FinalTranscript, decided: float) -> None:
         """The turn is over: commit the prepared reply if it was begun on the very same words and history, or begin one."""
-        decided = self._device.clock.now()
-        self._conversation.add_user(transcript.text)
         messages = self._conversation.messages()
         if self._prepared and self._prepared.messages != messages:
             await self._drop()
@@ -257,8 +266,8 @@ class Session:
             known = isinstance(error, SynthesisError | DeviceError)
             log.error("turn %d: %s", trace.turn, error, exc_info=not known)
             trace.heard = trace.heard_by(self._device.flush(self._options.flush_fade_ms).played_samples)
-            self._fail(reply, _told(error))
-        self._conversation.add_assistant(trace.heard)
+            self._fail(reply, one_line(error))
+        self._remember(trace)
         self._finish(reply)
         await self._on(ReplyEnded())
 
@@ -305,7 +314,7 @@ class Session:
             if reply.trace.error is None:
                 await self._take(reply, arrived, wake)
         except (ChatModelError, TimeoutError) as error:
-            log.error("turn %d: %s", reply.trace.turn, _told(error))
+            log.error("turn %d: %s", reply.trace.turn, one_line(error))
             self._fail(reply, str(error) or f"the model wrote nothing for {self._options.first_token_timeout_s:g} s.")
         finally:
             if reply.trace.error is not None:
@@ -377,16 +386,14 @@ class Session:
         trace = reply.trace
         trace.interrupted = True
         trace.heard = trace.heard_by(report.played_samples)
-        self._conversation.add_assistant(trace.heard, interrupted=True)
-        self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard))
+        self._remember(trace)
+        self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard, played_samples=report.played_samples))
         self._finish(reply)
+
+    def _remember(self, trace: TurnTrace) -> None:
+        self._conversation.add_assistant(trace.heard, interrupted=trace.interrupted, key=("assistant", trace.turn))
 
     def _finish(self, reply: RunningReply) -> None:
         reply.trace.underruns = self._device.underruns
         self._running = None
         self._notify(TurnDone(turn=reply.trace.turn, trace=reply.trace))
-
-
-def _told(error: Exception) -> str:
-    """One line for the user."""
-    return " ".join(str(error).split()) or type(error).__name__

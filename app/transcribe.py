@@ -2,10 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import AsyncIterator
+
+import numpy as np
 
 from app.assemble import build_recognizer, prepare_process
 from app.cli import configuration
-from asr.base import SAMPLE_RATE, FinalTranscript
+from app.worker import Worker
+from asr.base import SAMPLE_RATE, Event, FinalTranscript, Recognizer
 from audio_io.file import read_audio
 
 
@@ -24,12 +28,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(events: list) -> int:
-    texts = [event.text for event in events if isinstance(event, FinalTranscript) and event.text]
+async def utterances(recognizer: Recognizer, worker: Worker, samples: np.ndarray) -> AsyncIterator[str]:
+    """What is said in a recording, float32 (N,) at 16 kHz, as it is understood; others' work comes in between."""
+    stream = recognizer.stream()
+    for start in range(0, len(samples), SAMPLE_RATE):
+        for text in _texts(await worker.run(stream.push, samples[start : start + SAMPLE_RATE])):
+            yield text
+    for text in _texts(await worker.run(stream.finish)):
+        yield text
+
+
+def _show(events: list[Event]) -> int:
+    texts = _texts(events)
     for text in texts:
         sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     return len(texts)
+
+
+def _texts(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, FinalTranscript) and event.text]
 
 
 def _because(notes: tuple[str, ...]) -> str:

@@ -47,6 +47,13 @@ class Typed:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A reply to the conversation as it stands is wanted; `instructions` in place of the system prompt, unless None."""
+
+    instructions: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NotHeard:
     """The recogniser failed; what the user was saying is lost."""
 
@@ -88,6 +95,20 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """The user's turn belongs to the conversation; a reply is begun when it is asked for."""
+
+    transcript: FinalTranscript
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Reply to the conversation as it stands."""
+
+    instructions: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """The user pauses after words that may be all: a reply to them may be begun, unheard."""
 
@@ -111,8 +132,8 @@ class Apologise:
     reason: str
 
 
-Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed | NotHeard
-Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Dismiss | Apologise
+Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed | Asked | NotHeard
+Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Keep | Answer | Dismiss | Apologise
 
 
 class TurnTaking:
@@ -122,6 +143,8 @@ class TurnTaking:
         """`backchannel`: words that, over a reply, are no turn."""
         self._backchannel = backchannel
         self.state = State.LISTENING
+        self.interruptible = True  # a voice over a reply may stop it
+        self.replies = True  # of itself, to every turn
         self._voice = False  # the user is heard
         self._ducked = False  # the reply, because of that
 
@@ -136,7 +159,7 @@ class TurnTaking:
                 self._voice = False
                 if self._is_aside(text):
                     return self._resume()
-                return [Prepare(text)] if complete and self.state is State.USER_SPEAKING else []
+                return [Prepare(text)] if complete and self.replies and self.state is State.USER_SPEAKING else []
             case FinalTranscript(text=text):
                 self._voice = False
                 if self._is_aside(text):
@@ -144,6 +167,10 @@ class TurnTaking:
                 return self._turn_over(happening)
             case Typed(transcript):
                 return self._turn_over(transcript)
+            case Asked(instructions):
+                stopped = [Interrupt()] if self._replying else []
+                self._silent(State.THINKING)
+                return [*stopped, Drop(), Answer(instructions)]
             case ReplyStarted():
                 if self.state is not State.THINKING:
                     return []
@@ -170,8 +197,9 @@ class TurnTaking:
         return self.state in (State.THINKING, State.BOT_SPEAKING)
 
     def _is_aside(self, text: str) -> bool:
-        """True for what leaves a running reply alone: no words, or back-channel words."""
-        return self._replying and all(word in self._backchannel for word in text.split())
+        """True for what leaves a running reply alone: no words, back-channel words, any words if it is not to be stopped."""
+        aside = not self.interruptible or all(word in self._backchannel for word in text.split())
+        return self._replying and aside
 
     def _voice_began(self) -> list[Action]:
         self._voice = True
@@ -187,6 +215,8 @@ class TurnTaking:
                 return []
 
     def _duck(self) -> list[Action]:
+        if not self.interruptible:
+            return []
         before, self._ducked = self._ducked, True
         return [] if before else [Duck()]
 
@@ -201,6 +231,9 @@ class TurnTaking:
             self.state = State.LISTENING
             return [Drop(), Dismiss()]
         actions = self._take_floor()
+        if not self.replies:
+            self.state = State.LISTENING
+            return [*actions, Drop(), Keep(transcript)]
         self.state = State.THINKING
         return [*actions, Reply(transcript)]
 

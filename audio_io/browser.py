@@ -1,8 +1,9 @@
 """A microphone and a loudspeaker at the other end of a connection, such as a page in a browser.
 
 The far end sends what it captured and reports how many samples of the running reply its loudspeaker took; between two
-reports the position is extrapolated. Resampling happens here, so that the far end only copies. The connection may break
-and come back: what the far end has not received is sent again, and the time in between is silence.
+reports the position is extrapolated. One that does not report is taken to play what it is sent when it arrives. Resampling
+happens here, so that the far end only copies. The connection may break and come back: what the far end has not received is
+sent again, and the time in between is silence.
 """
 
 import asyncio
@@ -18,7 +19,6 @@ from audio_io.resample import StreamingResampler
 MIN_HZ, MAX_HZ = 8_000, 192_000
 _LAG_WINDOW_S = 2.0  # a lag that no frame of this time undercuts is a gap of the microphone, not a slow network
 _MAX_LAG_S = 0.3
-_MAX_LEAD_S = 3.0  # more sound than time: not a microphone
 _MAX_WAITING_S = 20.0  # captured sound that the recogniser has not taken
 _REPORT_PATIENCE_S = 1.0  # after the expected end of a reply
 _DRY_S = 0.05  # the far queue counts as run dry when it should have ended this long ago: its position is an estimate
@@ -58,7 +58,9 @@ class _LoopClock:
 class BrowserDevice:
     """The far end as an `AudioDevice`. `attach` and `detach` follow the connection; all calls belong to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reports: bool = True, max_lead_s: float = 3.0) -> None:
+        """`reports`: the far end reports what it plays. `max_lead_s`: by how much sound may come faster than time."""
+        self.reports, self._max_lead_s = reports, max_lead_s
         self._clock = _LoopClock()
         self._outlet: Outlet | None = None
         self._changed = asyncio.Event()  # attached, or a report came
@@ -72,6 +74,7 @@ class BrowserDevice:
         self._captured_waiting = 0
         self._position = 0  # captured samples so far, silence for gaps included
         self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()  # the session waits for samples
         self._fill = True  # the next captured samples follow a gap
         self._lag_window = (0.0, np.inf)  # begin of the window, smallest lag in it
         self._attached_at = 0.0  # by the loop's clock
@@ -148,11 +151,12 @@ class BrowserDevice:
         """No more frames will come."""
         self._outlet, self._closed = None, True
         self._arrived.set()
+        self._taken.set()
 
     def capture(self, samples: np.ndarray) -> None:
         """Take captured samples, float32 (N,) at the far end's rate. Raises DeviceError for more sound than time."""
         self._captured_s += len(samples) / self._capture_hz
-        if self._captured_s > asyncio.get_running_loop().time() - self._attached_at + _MAX_LEAD_S:
+        if self._captured_s > asyncio.get_running_loop().time() - self._attached_at + self._max_lead_s:
             raise DeviceError("the microphone sends more sound than time passes.")
         converted = self._to_session.push(samples)
         now = self._clock.now()
@@ -169,6 +173,10 @@ class BrowserDevice:
             begin, smallest = now, np.inf
         self._lag_window = (begin, min(smallest, lag))
         self._append(converted)
+
+    async def taken(self) -> None:
+        """Return when the session has dealt with all captured samples, or no more are wanted."""
+        await self._taken.wait()
 
     def report(self, reply: int, consumed: int, underruns: int) -> None:
         """The far loudspeaker has taken this many samples of a reply, and ran dry so often."""
@@ -187,6 +195,7 @@ class BrowserDevice:
         self._captured.append(samples)
         self._captured_waiting += len(samples)
         self._position += len(samples)
+        self._taken.clear()
         self._arrived.set()
 
     # the session's side
@@ -198,6 +207,7 @@ class BrowserDevice:
             while not self._captured:
                 if self._closed:
                     return
+                self._taken.set()
                 self._arrived.clear()
                 await self._arrived.wait()
             if self._captured_waiting > _MAX_WAITING_S * CAPTURE_HZ:
@@ -249,12 +259,11 @@ class BrowserDevice:
             now = self._clock.now()
             left_s = (self._num_sent - self._anchor[1]) / self._output_hz - (now - self._anchor[0])
             reached = self._anchor[1] >= self._num_sent
-            if (reached and now >= self._anchor[0] + self.output_latency_s) or (
-                self.attached and left_s < -_REPORT_PATIENCE_S
-            ):
+            late_s = _REPORT_PATIENCE_S if self.reports else 0.0
+            if (reached and now >= self._anchor[0] + self.output_latency_s) or (self.attached and left_s <= -late_s):
                 break
             self._changed.clear()
-            patience = self.output_latency_s if reached else max(0.0, left_s) + _REPORT_PATIENCE_S + 0.01
+            patience = self.output_latency_s if reached else max(0.0, left_s) + late_s + 0.01
             try:
                 async with asyncio.timeout(patience if self.attached or reached else None):
                     await self._changed.wait()

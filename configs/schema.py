@@ -187,6 +187,20 @@ class WebConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """The interface for programs (OpenAI's Realtime API, speech and transcriptions)."""
+
+    host: str = knob("127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in")
+    port: int = knob(8765, "port to listen at")
+    max_sessions: int = knob(4, "conversations at the same time, and as many other requests")
+    wait_s: float = knob(5.0, "how long one more of them waits for a free place before it is turned away")
+    max_waiting_s: float = knob(300.0, "sound that a conversation may have sent and not had recognised")
+    max_upload_mb: int = knob(25, "largest recording that may be sent to be transcribed")
+    max_recording_s: float = knob(1800.0, "longest recording that may be sent to be transcribed")
+    max_input_chars: int = knob(4096, "longest text that may be sent to be spoken, or as a message")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AppConfig:
     """The whole assistant."""
 
@@ -196,3 +210,4 @@ class AppConfig:
     llm: LlmConfig = knob(LlmConfig, "language model")
     tts: TtsConfig = knob(TtsConfig, "synthesiser")
     web: WebConfig = knob(WebConfig, "page in the browser")
+    serve: ServeConfig = knob(ServeConfig, "interface for programs")

@@ -1,11 +1,19 @@
 """What was said so far, within a token budget. Of a reply that was interrupted only what was heard remains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 from llm.base import Message
 
 CUT_MARK = "..."  # ends a reply that was interrupted there
 MESSAGE_OVERHEAD = 5  # tokens of the chat template around a message
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    message: Message
+    cost: int  # in tokens
+    key: Hashable  # None: of no interest
 
 
 class Conversation:
@@ -14,7 +22,7 @@ class Conversation:
     def __init__(self, *, system_prompt: str, max_tokens: int, count_tokens: Callable[[str], int]) -> None:
         self._count, self._max_tokens = count_tokens, max_tokens
         self.instruct(system_prompt)
-        self._said: list[tuple[Message, int]] = []  # with the cost in tokens
+        self._said: list[_Said] = []
 
     def instruct(self, system_prompt: str) -> None:
         """Change the system prompt; what was said stays."""
@@ -25,31 +33,55 @@ class Conversation:
         """Forget what was said."""
         self._said.clear()
 
-    def add_user(self, text: str) -> None:
-        """The user's turn. One that alone is beyond the budget keeps its end, where the question usually stands."""
+    def add_user(self, text: str, *, key: Hashable = None) -> None:
+        """The user's turn. One that alone is beyond the budget keeps its end, where the question usually stands.
+
+        `key`, here and below: by what the message is found again.
+        """
         message = Message("user", text)
         if self._cost(message) > self._budget:
             message = Message("user", self._end_of(text))
-        self._add(message)
+        self._add(message, key)
 
-    def add_assistant(self, text: str, *, interrupted: bool = False) -> None:
+    def add_assistant(self, text: str, *, interrupted: bool = False, key: Hashable = None) -> None:
         """The reply as far as it was heard. One of which nothing was heard leaves no trace."""
         heard = text.rstrip()
         if heard:
-            self._add(Message("assistant", heard + CUT_MARK if interrupted else heard))
+            self._add(Message("assistant", heard + CUT_MARK if interrupted else heard), key)
 
-    def messages(self) -> list[Message]:
-        """The system prompt and as many of the latest messages as the budget allows, beginning with a user's."""
-        room = self._budget
+    def add_note(self, text: str, *, key: Hashable = None) -> None:
+        """A message to the model of which neither side hears."""
+        self._add(Message("system", text), key)
+
+    def cut(self, key: Hashable, text: str) -> None:
+        """Of an earlier reply only `text` was heard, as it turns out."""
+        for index, said in enumerate(self._said):
+            if said.key == key:
+                message = Message("assistant", text.rstrip() + CUT_MARK)
+                self._said[index : index + 1] = [_Said(message, self._cost(message), key)] if text.rstrip() else []
+                return
+
+    def remove(self, key: Hashable) -> None:
+        """Forget one message."""
+        self._said = [said for said in self._said if said.key != key]
+
+    def messages(self, instructions: str | None = None) -> list[Message]:
+        """The system prompt and as many of the latest messages as the budget allows, beginning with a user's.
+
+        `instructions`: a system prompt for this once.
+        """
+        system, room = self._system, self._budget
+        if instructions is not None:
+            system = [Message("system", instructions)]
+            room = self._max_tokens - self._cost(system[0])
         first = len(self._said)
         for index in range(len(self._said) - 1, -1, -1):
-            message, cost = self._said[index]
-            room -= cost
+            room -= self._said[index].cost
             if room < 0 and first < len(self._said):
                 break
-            if message.role == "user":
+            if self._said[index].message.role == "user":
                 first = index
-        return self._system + [message for message, _ in self._said[first:]]
+        return system + [said.message for said in self._said[first:]]
 
     def messages_after(self, text: str) -> list[Message]:
         """What `messages` would be if the user now said `text`; nothing is added."""
@@ -59,8 +91,8 @@ class Conversation:
         finally:
             self._said.pop()
 
-    def _add(self, message: Message) -> None:
-        self._said.append((message, self._cost(message)))
+    def _add(self, message: Message, key: Hashable) -> None:
+        self._said.append(_Said(message, self._cost(message), key))
 
     def _cost(self, message: Message) -> int:
         return self._count(message.content) + MESSAGE_OVERHEAD

@@ -14,9 +14,9 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.assemble import Assistant
-from app.web.application import conversations, guard, library_of
-from app.web.protocol import HEADER
-from app.web.server import server
+from app.web.application import conversations, library_of
+from app.web.hosting import guard, server
+from app.web.protocol import HEADER, MAX_MESSAGE_BYTES
 from app.worker import Worker
 from configs.schema import AppConfig, WebConfig
 from tests.fakes import ScriptedChat, ScriptedRecognition, ScriptedSpeech
@@ -100,21 +100,31 @@ async def serving(parts: Assistant, auth: str | None = None) -> AsyncIterator[Si
     """Serve the conversations of `parts`, without Gradio's page."""
     app = conversations(parts, library_of(parts))
     guard(app, parts.config.web, auth)
-    running = server(app)
-    running.config.port = 0
-    running.install_signal_handlers = lambda: None
-    task = asyncio.create_task(running.serve())
-    while not running.started:
+    async with running(app, MAX_MESSAGE_BYTES) as port:
+        site = Site(app, port)
+        try:
+            yield site
+        finally:
+            await site.http.aclose()
+    parts.close()
+
+
+@asynccontextmanager
+async def running(app: Any, max_message_bytes: int) -> AsyncIterator[int]:
+    """A server at a free port; when it ends, nothing that it began is left."""
+    runs = server(app, max_message_bytes=max_message_bytes)
+    runs.config.port = 0
+    runs.install_signal_handlers = lambda: None
+    task = asyncio.create_task(runs.serve())
+    while not runs.started:
         await asyncio.sleep(0.01)
-    site = Site(app, running.servers[0].sockets[0].getsockname()[1])
     try:
-        yield site
+        yield runs.servers[0].sockets[0].getsockname()[1]
     finally:
-        await site.http.aclose()
-        running.should_exit = True
+        runs.should_exit = True
         await task
-        parts.close()
-        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith(("conversation", "turn", "page"))]
+        names = ("conversation", "turn", "page", "ears", "writer", "reader")
+        assert not [t for t in asyncio.all_tasks() if t.get_name().startswith(names)]
 
 
 class TestPage:

@@ -10,15 +10,13 @@ from fastapi import FastAPI, HTTPException, Response, WebSocket
 from fastapi.staticfiles import StaticFiles
 
 from app.assemble import Assistant
-from app.web.guard import Guard
+from app.web.hosting import guard
 from app.web.line import Door
 from app.web.people import People
 from app.web.person import Person
 from app.web.voices import VoiceLibrary
-from configs.schema import WebConfig
 
 STATIC = Path(__file__).parent / "static"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def library_of(assistant: Assistant) -> VoiceLibrary:
@@ -41,13 +39,7 @@ def create(assistant: Assistant, *, auth: str | None = None) -> FastAPI:
     app = conversations(assistant, library)
     _mount_page(app, assistant, library)
     guard(app, assistant.config.web, auth)
-
     return app
-
-
-def guard(app: FastAPI, web: WebConfig, auth: str | None) -> None:
-    """Let only those in who may. A server for this machine alone answers to no other name: no site can pose as it."""
-    app.add_middleware(Guard, auth=auth, hosts=LOOPBACK if web.host in LOOPBACK else ())
 
 
 def conversations(assistant: Assistant, library: VoiceLibrary) -> FastAPI:

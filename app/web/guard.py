@@ -20,13 +20,19 @@ _POLICY = (
 
 
 class Guard:
-    """ASGI middleware. A password is asked for once (HTTP basic); a cookie then opens the WebSocket too."""
+    """ASGI middleware. A password is asked for once (HTTP basic); a cookie then opens the WebSocket too.
 
-    def __init__(self, app: ASGIApp, *, auth: str | None, hosts: Iterable[str] = ()) -> None:
-        """`auth`: USER:PASSWORD or None. `hosts`: the host names that are answered; empty: all of them."""
+    Programs may bring USER:PASSWORD as their key (bearer) instead.
+    """
+
+    def __init__(self, app: ASGIApp, *, auth: str | None, hosts: Iterable[str] = (), free: Iterable[str] = ()) -> None:
+        """`auth`: USER:PASSWORD or None. `hosts`: the host names that are answered; empty: all of them.
+
+        `free`: paths that ask for no password.
+        """
         self._app = app
         self._auth = auth.encode() if auth else None
-        self._hosts = frozenset(hosts)
+        self._hosts, self._free = frozenset(hosts), frozenset(free)
         self._token = secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +45,7 @@ class Guard:
             await _refuse(scope, receive, send, 421, "this address is not served here")
         elif scope["type"] == "websocket" and not _same_origin(headers):
             await _refuse(scope, receive, send, 403, "the page of another site may not talk here")
-        elif not self._known(headers):
+        elif scope["path"] not in self._free and not self._known(headers):
             await _refuse(scope, receive, send, 401, "user name and password, please")
         else:
             await self._app(scope, receive, self._with_headers(scope, send))
@@ -53,6 +59,8 @@ class Guard:
                 return secrets.compare_digest(base64.b64decode(value, validate=True), self._auth)
             except (binascii.Error, ValueError):
                 return False
+        if kind.lower() == "bearer":
+            return secrets.compare_digest(value.encode(), self._auth)
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
         except CookieError:
@@ -72,7 +80,7 @@ class Guard:
                 headers["content-security-policy"] = _POLICY
                 headers["x-content-type-options"] = "nosniff"
                 headers["referrer-policy"] = "no-referrer"
-                if self._auth:
+                if self._auth and scope["path"] not in self._free:
                     headers.append("set-cookie", cookie)
             await send(message)
 

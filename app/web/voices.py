@@ -62,7 +62,7 @@ class VoiceLibrary:
         self._folder = folder
         self._recognizer, self._synthesizer = recognizer, synthesizer
         self._asr_worker, self._tts_worker = asr_worker, tts_worker
-        self._max_voices, self._own = max_voices, own
+        self._max_voices, self.own = max_voices, own
         self._prepared: OrderedDict[Path, Any] = OrderedDict()
 
     def names(self) -> list[str]:
@@ -119,7 +119,7 @@ class VoiceLibrary:
     async def prepared(self, name: str) -> Any:
         """The voice to pass to the synthesiser. Raises VoiceError."""
         if name == OWN:
-            return self._own
+            return self.own
         folder = self._find(name)
         if folder not in self._prepared:
             self._prepared[folder] = await self._tts_worker.run(self._synthesizer.voice, folder / "reference.wav")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserSpeaking, UserText
-from app.session import Session, SessionOptions
+from app.reply import SessionOptions
+from app.session import Session
 from audio_io.clock import LoopClock
 from audio_io.file_device import FileDevice
 from llm.conversation import Conversation

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.events import Failed, Interrupted, ReplyText, ReplyTimed, TurnDone, UserText
-from app.session import Session, SessionOptions
+from app.reply import SessionOptions
+from app.session import Session
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
 from audio_io.clock import LoopClock

@@ -275,3 +275,47 @@ def test_rates_that_no_device_has_are_refused(rate):
 
     with pytest.raises(DeviceError, match="sample rate"):
         virtual_time.run(main())
+
+
+def test_a_far_end_that_does_not_report_is_taken_to_play_what_it_is_sent():
+    async def main():
+        device = BrowserDevice(reports=False)
+        device.attach(FarEnd(device), capture_hz=24_000, output_hz=24_000)
+        device.play(second_of_tone(PLAYBACK_HZ), last=True)
+        await asyncio.sleep(0.4)
+        assert device.played_samples == pytest.approx(0.4 * PLAYBACK_HZ, abs=2)
+        await device.drained()
+        assert device.clock.now() == pytest.approx(1.0, abs=0.02)
+        # it may say more than that after all
+        device.play(second_of_tone(PLAYBACK_HZ), last=True)
+        await asyncio.sleep(0.2)
+        device.report(2, PLAYBACK_HZ, 0)
+        await device.drained()
+        assert device.clock.now() == pytest.approx(1.2, abs=0.02)
+
+    virtual_time.run(main())
+
+
+def test_sound_may_come_faster_than_time_and_is_taken_piece_by_piece():
+    async def main():
+        device = BrowserDevice(reports=False, max_lead_s=float("inf"))
+        device.attach(FarEnd(device), capture_hz=CAPTURE_HZ, output_hz=24_000)
+        heard = []
+
+        async def listen():
+            async for frame in device.frames():
+                await asyncio.sleep(0.001)
+                heard.append(frame)
+
+        listening = asyncio.create_task(listen())
+        for _ in range(40):
+            device.capture(second_of_tone(CAPTURE_HZ, 0.5))
+            await device.taken()
+            assert len(heard) * FRAME_SAMPLES == len(heard[-1].samples) + heard[-1].start
+        assert len(heard) == 20 * 50
+        assert all(frame.samples.any() for frame in heard)
+        assert device.clock.now() == pytest.approx(20.0, abs=2.0)  # the clock is that of the sound
+        device.close()
+        await listening
+
+    virtual_time.run(main())

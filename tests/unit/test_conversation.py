@@ -36,6 +36,42 @@ def test_what_the_model_would_be_asked_changes_nothing():
     assert talk.messages() == asked != before
 
 
+def test_a_reply_is_cut_later_to_what_was_heard_of_it():
+    talk = make()
+    talk.add_user("hello", key="u1")
+    talk.add_assistant("Hi there, how are you?", key="a1")
+    talk.add_user("fine")
+    talk.cut("a1", "Hi there,")
+    talk.cut("nobody", "x")
+    assert [m.content for m in talk.messages()[1:]] == ["hello", "Hi there," + CUT_MARK, "fine"]
+    talk.cut("a1", "")
+    assert [m.content for m in talk.messages()[1:]] == ["hello", "fine"]
+    talk.remove("u1")
+    assert [m.content for m in talk.messages()[1:]] == ["fine"]
+
+
+def test_a_cut_reply_costs_less():
+    talk = make(max_tokens=2 + 4 * MESSAGE_OVERHEAD + 5)
+    talk.add_user("one two three")
+    talk.add_assistant("word " * 20, key="a")
+    talk.add_user("four")
+    assert [m.content for m in talk.messages()[1:]] == ["four"]
+    talk.cut("a", "word")
+    assert talk.messages()[1].content == "one two three"
+
+
+def test_instructions_for_once_replace_the_system_prompt():
+    talk = make()
+    talk.add_user("hello")
+    talk.add_note("it rains")
+    assert [(m.role, m.content) for m in talk.messages("be brief")] == [
+        ("system", "be brief"),
+        ("user", "hello"),
+        ("system", "it rains"),
+    ]
+    assert talk.messages()[0].content == "be kind"
+
+
 def test_an_interrupted_reply_is_marked_where_it_was_cut():
     talk = make()
     talk.add_user("tell me a story")

@@ -3,11 +3,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.turn_taking import (
+    Answer,
     Apologise,
+    Asked,
     Dismiss,
     Drop,
     Duck,
     Interrupt,
+    Keep,
     Listen,
     NotHeard,
     Prepare,
@@ -144,6 +147,39 @@ def test_what_the_recogniser_lost_is_apologised_for_only_while_the_user_speaks()
     assert turns.on(NotHeard("broken")) == [Resume()]
 
 
+def test_a_reply_can_be_asked_for_whatever_the_state():
+    turns = TurnTaking()
+    assert turns.on(Asked("briefly")) == [Drop(), Answer("briefly")]
+    assert turns.state is State.THINKING
+    turns.on(ReplyStarted())
+    assert turns.on(Asked()) == [Interrupt(), Drop(), Answer(None)]
+    turns.on(ReplyEnded())
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(Asked()) == [Drop(), Answer(None)]
+
+
+def test_turns_can_be_kept_without_a_reply():
+    turns = TurnTaking()
+    turns.replies = False
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(SpeechEnded(at=1, text="hello", complete=True)) == []
+    assert turns.on(final("hello")) == [Drop(), Keep(final("hello"))]
+    assert turns.state is State.LISTENING
+
+
+def test_a_reply_that_is_not_to_be_interrupted_is_neither_ducked_nor_stopped_by_a_voice():
+    turns = TurnTaking()
+    turns.interruptible = False
+    turns.on(SpeechStarted(at=0))
+    turns.on(final("tell me a story"))
+    turns.on(ReplyStarted())
+    assert turns.on(SpeechStarted(at=5)) == []
+    assert turns.on(partial("stop")) == []
+    assert turns.on(final("stop")) == []
+    assert turns.state is State.BOT_SPEAKING
+    assert turns.on(StopSpeaking()) == [Interrupt()]
+
+
 def happenings():
     texts = st.sampled_from(["", "yeah", "stop", "yeah stop"])
     return st.one_of(
@@ -156,6 +192,7 @@ def happenings():
         st.just(ReplyStarted()),
         st.just(ReplyEnded()),
         st.just(NotHeard("broken")),
+        st.just(Asked()),
     )
 
 
@@ -169,7 +206,7 @@ def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(scr
             replying = ducked = False
         for action in turns.on(happening):
             match action:
-                case Reply() | Apologise():
+                case Reply() | Apologise() | Answer():
                     assert not replying
                     replying = True
                 case Interrupt():

@@ -1,0 +1,586 @@
+"""The interface for programs, with scripted parts behind a real server: every event, and whatever does not belong."""
+
+import asyncio
+import base64
+import io
+import json
+import wave
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import soundfile
+import websockets
+
+from app.cli import main
+from llm.conversation import CUT_MARK
+from tests.fakes import ScriptedChat, ScriptedSpeech, user_says
+from tests.serve import Program, parts, serving
+from tts.base import SynthesisError
+
+LONG = " ".join(f"word{i}" for i in range(40))
+MANUAL = {"audio": {"input": {"turn_detection": None}}}
+
+
+def chat(*replies, **how):
+    return ScriptedChat(*replies, **{"first_s": 0.02, "token_s": 0.005, **how})
+
+
+def asked(model, turn=-1):
+    return [(message.role, message.content) for message in model.asked[turn]][1:]
+
+
+async def answered(program, *, number=1):
+    return (await program.until("response.done", count=number))["response"]
+
+
+async def say(program, text, **how):
+    """A written message of the user, and a reply to it."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    await program.send("conversation.item.create", item=item)
+    await program.send("response.create", **how)
+
+
+async def test_a_spoken_turn_is_told_in_order():
+    model = chat("Hello Anna.")
+    async with serving(parts(model, user_says("my name is anna", 0.1, 0.4, silence=0.2))) as site, site.program() as p:
+        await p.speak(0.5)  # the turn ends at 0.6 s: a voice that just stops is followed by silence
+        response = await answered(p)
+        assert p.kinds() == [
+            "session.created",
+            "input_audio_buffer.speech_started",
+            "input_audio_buffer.speech_stopped",
+            "input_audio_buffer.committed",
+            "conversation.item.added",
+            "conversation.item.input_audio_transcription.delta",
+            "conversation.item.input_audio_transcription.completed",
+            "conversation.item.done",
+            "response.created",
+            "response.output_item.added",
+            "conversation.item.added",
+            "response.content_part.added",
+            "response.output_audio_transcript.delta",
+            "response.output_audio.delta",
+            "response.output_audio.done",
+            "response.output_audio_transcript.done",
+            "response.content_part.done",
+            "response.output_item.done",
+            "conversation.item.done",
+            "response.done",
+        ]
+        started, stopped = p.told[1], p.told[2]
+        assert (started["audio_start_ms"], stopped["audio_end_ms"]) == (100, 400)
+        user = (await p.until("conversation.item.input_audio_transcription.completed"))["item_id"]
+        assert {started["item_id"], stopped["item_id"], p.of("input_audio_buffer.committed")[0]["item_id"]} == {user}
+        assert p.of("conversation.item.added")[1]["previous_item_id"] == user
+        words = "".join(event["delta"] for event in p.of("response.output_audio_transcript.delta"))
+        assert words == response["output"][0]["content"][0]["transcript"] == "Hello Anna."
+        assert response["status"] == "completed"
+        assert len(p.sound()) == 2 * 5 * 960  # two words of five speech tokens
+        assert np.all(p.sound()[:100] == round(0.1 * 32767))
+        assert asked(model) == [("user", "my name is anna")]
+        assert len({event["event_id"] for event in p.told}) == len(p.told)
+
+
+async def test_without_turn_detection_the_program_says_when():
+    model = chat("One.", "Two.")
+    async with serving(parts(model)) as site, site.program() as p:
+        shown = await p.update(**MANUAL)
+        assert shown["audio"]["input"]["turn_detection"] is None
+        await p.speak(1.0)
+        await p.send("input_audio_buffer.commit")
+        completed = await p.until("conversation.item.input_audio_transcription.completed")
+        assert completed["transcript"] == "the words of the recording"
+        assert completed["usage"]["seconds"] == 1.0
+        assert p.of("response.created") == []
+        await p.send("response.create")
+        assert (await answered(p))["status"] == "completed"
+        await p.speak(0.05)
+        await p.send("input_audio_buffer.commit", event_id="mine")
+        error = (await p.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("input_audio_buffer_commit_empty", "mine")
+        await p.speak(0.2)
+        await p.send("input_audio_buffer.clear")
+        await p.until("input_audio_buffer.cleared")
+        await p.send("input_audio_buffer.commit")
+        await p.until("error", count=2)
+        # asking on at once, without playing the reply: it counts as heard whole
+        await say(p, "and then")
+        assert (await answered(p, number=2))["output"][0]["content"][0]["transcript"] == "Two."
+        assert asked(model) == [("user", "the words of the recording"), ("assistant", "One."), ("user", "and then")]
+
+
+async def test_a_commit_ends_a_turn_whose_end_is_looked_for_too():
+    async with serving(parts(chat("Yes."), user_says("is it", 0.1, 5.0))) as site, site.program() as p:
+        await p.speak(0.5)
+        await p.until("input_audio_buffer.speech_started")
+        await p.send("input_audio_buffer.commit")
+        assert (await answered(p))["status"] == "completed"
+        await p.send("input_audio_buffer.commit")
+        assert (await p.until("error"))["error"]["code"] == "input_audio_buffer_commit_empty"
+
+
+async def test_what_is_cleared_was_never_said():
+    model = chat("Never.")
+    async with serving(parts(model, user_says("forget this", 0.1, 5.0))) as site, site.program() as p:
+        await p.speak(0.5)
+        await p.until("input_audio_buffer.speech_started")
+        await p.send("input_audio_buffer.clear")
+        await p.until("input_audio_buffer.cleared")
+        assert p.kinds()[-2:] == ["input_audio_buffer.speech_stopped", "input_audio_buffer.cleared"]
+        await p.speak(1.0)
+        await asyncio.sleep(0.3)
+        assert model.asked == []
+
+
+async def test_speaking_over_the_reply_cancels_it_and_only_what_was_heard_stays():
+    script = user_says("tell me a story", 0.1, 0.3, silence=0.1) + user_says("stop", 1.6, 2.0, silence=0.1)
+    model = chat(LONG, "Fine.", token_s=0.05)
+    async with serving(parts(model, script)) as site, site.program() as p:
+        for _ in range(25):
+            await p.speak(0.1)
+            await asyncio.sleep(0.1)
+        first, second = await answered(p), await answered(p, number=2)
+        assert first["status"] == "cancelled"
+        assert first["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
+        assert second["status"] == "completed"
+        truncated = await p.until("conversation.item.truncated")
+        assert truncated["item_id"] == first["output"][0]["id"]
+        assert 300 < truncated["audio_end_ms"] < 1800
+        heard = LONG.split()[: truncated["audio_end_ms"] // 200]
+        assert asked(model) == [
+            ("user", "tell me a story"), ("assistant", " ".join(heard) + CUT_MARK), ("user", "stop")
+        ]  # fmt: skip
+
+
+async def test_a_reply_that_may_not_be_interrupted_is_not():
+    script = user_says("tell me a story", 0.1, 0.3, silence=0.1) + user_says("stop", 0.9, 1.2, silence=0.1)
+    model = chat("one two three four five", token_s=0.05)
+    async with serving(parts(model, script)) as site, site.program() as p:
+        detection = {"type": "server_vad", "interrupt_response": False}
+        shown = await p.update(audio={"input": {"turn_detection": detection}})
+        assert shown["audio"]["input"]["turn_detection"]["interrupt_response"] is False
+        for _ in range(16):
+            await p.speak(0.1)
+            await asyncio.sleep(0.1)
+        assert (await answered(p))["status"] == "completed"
+        assert len(p.of("input_audio_buffer.speech_started")) == 1
+        assert len(model.asked) == 1
+
+
+async def test_turns_can_be_found_without_being_answered():
+    model = chat("Yes.")
+    async with serving(parts(model, user_says("is it", 0.1, 0.3, silence=0.2))) as site, site.program() as p:
+        await p.update(audio={"input": {"turn_detection": {"type": "server_vad", "create_response": False}}})
+        await p.speak(0.8)
+        await p.until("conversation.item.input_audio_transcription.completed")
+        await asyncio.sleep(0.1)
+        assert model.asked == []
+        assert p.of("input_audio_buffer.speech_stopped")
+        await p.send("response.create")
+        await answered(p)
+        assert asked(model) == [("user", "is it")]
+
+
+async def test_a_response_is_cancelled_and_there_is_one_at_a_time():
+    model = chat(LONG, "Second.", token_s=0.05)
+    async with serving(parts(model)) as site, site.program() as p:
+        await p.send("response.cancel")
+        assert (await p.until("error"))["error"]["code"] == "response_cancel_not_active"
+        await say(p, "tell me a story")
+        await p.until("response.output_audio.delta")
+        await p.send("response.create")
+        assert (await p.until("error", count=2))["error"]["code"] == "conversation_already_has_active_response"
+        await p.send("response.cancel", response_id="resp_other")
+        assert (await p.until("error", count=3))["error"]["code"] == "response_cancel_not_active"
+        await p.send("response.cancel")
+        response = await answered(p)
+        assert (response["status"], response["status_details"]["reason"]) == ("cancelled", "client_cancelled")
+        assert model.aborted == 1
+        await say(p, "go on")
+        assert (await answered(p, number=2))["status"] == "completed"
+
+
+@pytest.mark.parametrize("when", ["while it is made", "while it is played", "long after"])
+async def test_truncating_cuts_the_conversation_to_what_was_heard(when):
+    model = chat("one two three four five six", "Fine.", "Good.", token_s=0.3 if when == "while it is made" else 0.001)
+    async with serving(parts(model)) as site, site.program() as p:
+        await say(p, "count")
+        item = (await p.until("response.output_item.added"))["item"]["id"]
+        if when == "while it is made":
+            await p.until("response.output_audio.delta")
+        else:
+            await answered(p)
+        replies = 1
+        if when == "long after":
+            await say(p, "more")
+            await answered(p, number=2)
+            replies = 2
+        await p.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=390)
+        truncated = await p.until("conversation.item.truncated")
+        assert (truncated["item_id"], truncated["audio_end_ms"]) == (item, 390)
+        assert len(p.of("conversation.item.truncated")) == 1
+        await say(p, "go on")
+        await answered(p, number=replies + 1)
+        assert asked(model)[:2] == [("user", "count"), ("assistant", "one" + CUT_MARK)]
+        assert asked(model)[-1] == ("user", "go on")
+        await p.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=0)
+        await p.until("conversation.item.truncated", count=2)
+        await p.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=10_000)
+        assert "were sent" in (await p.until("error"))["error"]["message"]
+        await p.send("conversation.item.truncate", item_id="item_none", content_index=0, audio_end_ms=0)
+        assert (await p.until("error", count=2))["error"]["code"] == "item_not_found"
+
+
+async def test_messages_of_every_kind_enter_the_conversation_and_leave_it():
+    model = chat("Red.", "Blue.")
+    async with serving(parts(model)) as site, site.program() as p:
+        for role, kind, words in (
+            ("user", "input_text", "I like red."),
+            ("assistant", "output_text", "So do I."),
+            ("system", "input_text", "Be brief."),
+        ):
+            item = {"type": "message", "id": role, "role": role, "content": [{"type": kind, "text": words}]}
+            await p.send("conversation.item.create", item=item)
+        sound = base64.b64encode(bytes(48_000)).decode()
+        item = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": sound}]}
+        await p.send("conversation.item.create", item=item)
+        await p.send("response.create", response={"instructions": "Name a colour.", "metadata": {"topic": "colours"}})
+        response = await answered(p)
+        assert response["metadata"] == {"topic": "colours"}
+        assert model.asked[0][0].content == "Name a colour."
+        said = [("user", "I like red."), ("assistant", "So do I."), ("system", "Be brief.")]
+        assert asked(model) == [*said, ("user", "the words of the recording")]
+        assert [e["previous_item_id"] for e in p.of("conversation.item.added")][:3] == [None, "user", "assistant"]
+        await p.send("conversation.item.delete", item_id="assistant")
+        await p.until("conversation.item.deleted")
+        await p.send("response.create")
+        await answered(p, number=2)
+        assert asked(model) == [said[0], said[2], ("user", "the words of the recording"), ("assistant", "Red.")]
+        assert model.asked[1][0].content != "Name a colour."
+
+
+async def test_settings_are_in_effect_as_they_are_shown():
+    made = parts(chat("One.", "Two."))
+    async with serving(made) as site, site.program() as p:
+        created = p.told[0]["session"]
+        assert created["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+        shown = await p.update(
+            instructions="Be kind to animals.",
+            audio={
+                "input": {
+                    "format": {"type": "audio/pcm", "rate": 24000},
+                    "turn_detection": {"type": "server_vad", "silence_duration_ms": 900, "threshold": 0.9},
+                },
+                "output": {"voice": "marin", "speed": 1.25},
+            },
+        )
+        assert shown["instructions"] == "Be kind to animals."
+        assert (shown["audio"]["output"]["voice"], shown["audio"]["output"]["speed"]) == ("marin", 1.25)
+        detection = shown["audio"]["input"]["turn_detection"]
+        assert (detection["silence_duration_ms"], detection["threshold"]) == (
+            900,
+            0.5,
+        )  # the threshold is not to be set
+        assert made.recognizer.patience[0]() == 2.0
+        await p.update(audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}})
+        assert made.recognizer.patience[0]() < 1.0
+        await say(p, "hello")
+        await answered(p)
+        assert made.synthesizer.asked[-1]["speed"] == 1.25
+        assert made.chat.asked[0][0].content == "Be kind to animals."
+
+
+async def test_replies_can_be_only_written():
+    async with serving(parts(chat("One two.", "Three."))) as site, site.program() as p:
+        await p.update(output_modalities=["text"])
+        await say(p, "count")
+        response = await answered(p)
+        assert response["output"][0]["content"] == [{"type": "output_text", "text": "One two."}]
+        assert "".join(event["delta"] for event in p.of("response.output_text.delta")) == "One two."
+        assert len(p.sound()) == 0
+        await say(p, "go on", response={"output_modalities": ["audio"]})
+        response = await answered(p, number=2)
+        assert response["output"][0]["content"][0]["type"] == "output_audio"
+        assert len(p.sound()) == 5 * 960
+
+
+def update(**session):
+    return {"type": "session.update", "session": session}
+
+
+def create(**item):
+    return {"type": "conversation.item.create", "item": item}
+
+
+BAD_EVENTS = [
+    ("{", "invalid_json", "not JSON"),
+    ("[1]", "invalid_json", "object"),
+    ("[" * 100_000, "invalid_json", "not JSON"),
+    (b"\x00\x01", "invalid_json", "text message"),
+    ("{}", "missing_required_parameter", "type"),
+    ({"type": "dance"}, "unknown_event", "'dance'"),
+    ({"type": "session.update"}, "missing_required_parameter", "session"),
+    (update(type="transcription"), "invalid_value", "realtime"),
+    (update(volume=3), "unknown_parameter", "session.volume"),
+    (update(instructions=3), "invalid_type", "a text"),
+    (update(instructions="x" * 5000), "string_above_max_length", "4096"),
+    (update(tools=[{"type": "function", "name": "f"}]), "not_supported", "tools"),
+    (update(output_modalities=["audio", "text"]), "invalid_value", '["audio"]'),
+    (update(audio={"input": {"format": {"type": "audio/pcmu"}}}), "unsupported_format", "audio/pcm at 24000"),
+    (update(audio={"output": {"format": {"type": "audio/pcm", "rate": 16000}}}), "unsupported_format", "16000 Hz"),
+    (update(audio={"output": {"speed": 9}}), "invalid_value", "between 0.5 and 2"),
+    (update(audio={"output": {"voice": "nobody"}}), "voice_not_found", "default"),
+    (update(audio={"input": {"turn_detection": {"type": "magic"}}}), "invalid_value", "server_vad"),
+    (update(audio={"input": {"turn_detection": True}}), "invalid_type", "turn_detection"),
+    (update(audio={"input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 1}}}), "invalid_value", "100"),
+    ({"type": "input_audio_buffer.append"}, "missing_required_parameter", "audio"),
+    ({"type": "input_audio_buffer.append", "audio": "%%%"}, "invalid_value", "base64"),
+    ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "invalid_value", "16-bit"),
+    ({"type": "input_audio_buffer.append", "audio": "AAA=" * 2**21}, "event_too_large", "in parts"),
+    ({"type": "input_audio_buffer.append", "audio": "AAAA" * 2**20}, "input_audio_buffer_full", "60 s"),
+    (create(type="function_call_output", output="1"), "not_supported", "message"),
+    (create(type="message", role="cat", content=[]), "invalid_value", "role"),
+    (create(type="message", role="user", content=[]), "invalid_value", "one part"),
+    (create(type="message", role="user", content=[{"type": "input_image"}]), "invalid_value", "input_text or input_audio"),
+    (create(type="message", role="assistant", content=[{"type": "input_audio"}]), "invalid_value", "output_text"),
+    (create(type="message", role="user", content=[{"type": "input_text", "text": " "}]), "invalid_value", "empty"),
+    ({**create(type="message", role="user", content=[]), "previous_item_id": "x"}, "not_supported", "newest"),
+    ({"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": "1"}, "invalid_type", "whole number"),
+    ({"type": "conversation.item.truncate", "item_id": "x", "audio_end_ms": 1e400}, "invalid_type", "whole number"),
+    ({"type": "conversation.item.delete", "item_id": "x"}, "item_not_found", "'x'"),
+    ({"type": "response.create", "response": {"tools": [{}]}}, "not_supported", "response.tools"),
+    ({"type": "response.create", "response": {"conversation": "none"}}, "not_supported", "response.conversation"),
+    ({"type": "response.create", "response": {"mood": "sad"}}, "unknown_parameter", "response.mood"),
+    ({"type": "syncspeech.playback.ack", "item_id": "x"}, "missing_required_parameter", "audio_played_ms"),
+]  # fmt: skip
+
+
+async def test_what_does_not_belong_is_answered_with_an_error_and_the_session_goes_on():
+    async with serving(parts(chat("Fine."), max_waiting_s=60.0)) as site, site.program() as p:
+        before = p.told[0]["session"]
+        for count, (event, code, words) in enumerate(BAD_EVENTS, 1):
+            named = isinstance(event, dict)
+            await p.socket.send(json.dumps({"event_id": f"mine {count}", **event}) if named else event)
+            error = (await p.until("error", count=count))["error"]
+            assert error["code"] == code, event
+            assert words in error["message"], event
+            assert "\n" not in error["message"]
+            read = named and code != "event_too_large"
+            assert error["event_id"] == (f"mine {count}" if read else None)
+        assert (await p.update()) == before  # nothing was changed
+        await say(p, "hello")
+        assert (await answered(p))["status"] == "completed"
+
+
+async def test_a_message_beyond_all_measure_ends_the_connection():
+    async with serving(parts(chat("a"))) as site, site.program() as p:
+        with suppress(websockets.ConnectionClosed):
+            await p.socket.send("x" * (17 * 2**20))
+        assert (await p.until_closed())[0] in (1009, 1006)
+        async with site.program():
+            pass
+
+
+async def test_who_is_too_many_is_told_so_and_who_goes_makes_room():
+    async with serving(parts(chat("a"), max_sessions=1)) as site:
+        async with site.program():
+            late = Program(site.port)
+            await late.open()
+            error = (await late.until("error"))["error"]
+            assert error["code"] == "busy"
+            assert "all 1 places" in error["message"]
+            assert (await late.until_closed())[0] == 1013
+            late = Program(site.port)
+            await late.open()  # and waits
+        await late.until("session.created")
+        await late.close()
+
+
+async def test_a_broken_connection_frees_everything():
+    model = chat(LONG, token_s=0.05)
+    async with serving(parts(model, max_sessions=1)) as site:
+        async with site.program() as p:
+            await say(p, "tell me a story")
+            await p.until("response.output_audio.delta")
+            p.socket.transport.abort()
+        async with site.program():
+            assert model.aborted == 1
+            tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(("conversation", "turn"))]
+            assert len(tasks) == 1
+
+
+async def test_our_own_events_are_for_those_who_ask_for_them():
+    async with serving(parts(chat("One two.", "Three four."))) as site, site.program() as p:
+        await say(p, "count")
+        await answered(p)
+        assert not [event for event in p.told if event["type"].startswith("syncspeech.")]
+        await p.update(syncspeech={"events": True})
+        await say(p, "go on")
+        response = await answered(p, number=2)
+        item = response["output"][0]["id"]
+        timed = p.of("syncspeech.reply.timed")
+        assert [(event["token_end"], event["sample_end"]) for event in timed] == [(1, 4800), (2, 9600)]
+        assert {event["item_id"] for event in timed} == {item}
+        # with reports of its loudspeaker the reply is over when the program says so
+        await p.send("syncspeech.playback.ack", item_id=item, audio_played_ms=100)
+        await asyncio.sleep(0.6)
+        assert [event["item_id"] for event in p.of("syncspeech.turn.done")].count(item) == 0
+        await p.send("syncspeech.playback.ack", item_id=item, audio_played_ms=400)
+        done = await p.until("syncspeech.turn.done", count=2)  # the first is of the first reply
+        assert (done["item_id"], done["heard"]) == (item, "Three four.")
+
+
+async def test_a_reply_that_fails_is_told_and_the_next_one_is_made():
+    class Failing(ScriptedChat):
+        async def stream(self, messages, *, temperature=None):
+            if self.asked:
+                self._fail_after = None
+            async for token in ScriptedChat.stream(self, messages):
+                yield token
+
+    made = parts(Failing("never", "Fine.", "Good.", first_s=0.01, token_s=0.01, fail_after=0))
+    async with serving(made) as site, site.program() as p:
+        await say(p, "hello")
+        response = await answered(p)
+        assert response["status"] == "failed"
+        assert response["status_details"]["error"]["message"] == "the model stopped; start it again."
+        assert len(p.sound()) > 0.5 * 24_000  # it says that it is sorry
+        assert response["output"][0]["content"][0]["transcript"] == ""
+        await say(p, "again")
+        assert (await answered(p, number=2))["status"] == "completed"
+
+        class Broken(ScriptedSpeech):
+            def step(self):
+                raise SynthesisError("the voice is gone.")
+
+        made.synthesizer.stream = lambda **_: Broken()
+        await say(p, "again")
+        response = await answered(p, number=3)
+        assert response["status_details"]["error"]["message"] == "the voice is gone."
+
+
+async def test_only_who_has_the_key_gets_in():
+    async with serving(parts(chat("a")), auth="anna:secret") as site:
+        assert (await site.http.get("/v1/models")).status_code == 401
+        assert (await site.http.get("/health")).status_code == 200
+        assert "set-cookie" not in (await site.http.get("/health")).headers
+        for key, status in (("anna:secret", 200), ("anna:guess", 401), ("other", 401)):
+            headers = {"authorization": f"Bearer {key}"}
+            assert (await site.http.get("/v1/models", headers=headers)).status_code == status
+        with pytest.raises(websockets.InvalidStatus):
+            async with site.program():
+                pass
+        async with site.program(additional_headers={"authorization": "Bearer anna:secret"}):
+            pass
+        with pytest.raises(websockets.InvalidStatus):
+            async with site.program(origin="http://evil.example"):
+                pass
+
+
+async def test_while_the_models_are_loaded_that_is_what_is_said():
+    async with serving(parts(chat("a")), loaded=False) as site:
+        answer = await site.http.get("/health")
+        assert (answer.status_code, answer.json()) == (503, {"status": "loading"})
+        answer = await site.http.post("/v1/audio/speech", json={"input": "hello"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "loading")
+        p = Program(site.port)
+        await p.open(subprotocols=["realtime"])
+        assert p.socket.subprotocol == "realtime"
+        assert (await p.until("error"))["error"]["code"] == "loading"
+        assert (await p.until_closed())[0] == 1013
+        site.service.open(site.parts)
+        assert (await site.http.get("/health")).status_code == 200
+
+
+async def test_text_becomes_sound():
+    async with serving(parts(chat())) as site:
+        answer = await site.http.post("/v1/audio/speech", json={"model": "x", "voice": "alloy", "input": "one two"})
+        assert answer.headers["content-type"] == "audio/wav"
+        samples, rate = soundfile.read(io.BytesIO(answer.content), dtype="int16")
+        assert (rate, len(samples)) == (24_000, 5 * 960)  # one push, of five speech tokens
+        with wave.open(io.BytesIO(answer.content)) as file:
+            assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 24_000)
+        answer = await site.http.post("/v1/audio/speech", json={"input": "one", "response_format": "pcm", "speed": 1.5})
+        assert answer.content == samples.tobytes()
+        assert site.parts.synthesizer.asked[-1]["speed"] == 1.5
+
+
+BAD_TEXTS = [
+    ("{", 400, "not JSON"),
+    ("{}", 400, "input is missing"),
+    ('{"input": " "}', 400, "input is empty"),
+    (json.dumps({"input": "x" * 5000}), 400, "4096"),
+    ('{"input": "x", "response_format": "mp3"}', 400, "wav or pcm"),
+    ('{"input": "x", "voice": "nobody"}', 400, "no voice 'nobody'"),
+    ('{"input": "x", "speed": 4}', 400, "between 0.5 and 2"),
+    ('{"input": "x", "stream_format": "sse"}', 400, "stream_format"),
+    (json.dumps({"input": "x" * 2_000_000}), 413, "longer than 1 MB"),
+]
+
+
+async def test_what_cannot_be_spoken():
+    async with serving(parts(chat())) as site:
+        for body, status, words in BAD_TEXTS:
+            answer = await site.http.post("/v1/audio/speech", content=body)
+            assert answer.status_code == status
+            assert words in answer.json()["error"]["message"]
+
+
+def wav(seconds):
+    out = io.BytesIO()
+    soundfile.write(out, np.zeros(round(seconds * 8000)), 8000, format="WAV")
+    return out.getvalue()
+
+
+async def test_sound_becomes_text():
+    script = user_says("hello there", 0.1, 0.4, silence=0.2) + user_says("how are you", 1.0, 1.5, silence=0.2)
+    made = parts(chat(), script, script, script)
+    async with serving(made) as site:
+        for kind in ("json", "text", "verbose_json"):
+            answer = await site.http.post(
+                "/v1/audio/transcriptions", files={"file": ("a.wav", wav(2.0))}, data={"response_format": kind}
+            )
+            assert answer.status_code == 200
+            if kind == "text":
+                assert answer.text == "hello there how are you\n"
+            else:
+                assert answer.json()["text"] == "hello there how are you"
+        assert answer.json()["duration"] == pytest.approx(2.0)
+
+
+BAD_RECORDINGS = [
+    ({}, {"model": "x"}, 400, "file is missing"),
+    ({"file": ("a.wav", b"")}, {}, 400, "file: the file is empty"),
+    ({"file": ("../../a.wav", b"no sound at all, only words")}, {}, 400, "file: text, not sound"),
+    ({"file": ("a.wav", wav(7))}, {}, 400, "7 s; 5 s are taken"),
+    ({"file": ("a.wav", wav(1))}, {"response_format": "srt"}, 400, "json, text"),
+    ({"file": ("a.wav", bytes(2**21))}, {}, 413, "longer than 1 MB"),
+]
+
+
+async def test_what_cannot_be_transcribed():
+    async with serving(parts(chat(), max_upload_mb=1, max_recording_s=5.0)) as site:
+        for files, data, status, words in BAD_RECORDINGS:
+            answer = await site.http.post("/v1/audio/transcriptions", files=files, data=data)
+            assert answer.status_code == status
+            error = answer.json()["error"]
+            assert words in error["message"]
+            assert "/tmp" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--auth", "anna"], "USER:PASSWORD"),
+        (["--ssl-certfile", "missing.pem"], "belong together"),
+        (["--port", "70000"], "between 1 and 65535"),
+        (["--max-sessions", "0"], "at least 1"),
+        (["--set", "serve.prot=1"], "did you mean serve.port"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told_in_one_line(capsys, arguments, message):
+    assert main(["serve", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
