@@ -30,7 +30,8 @@ Start here:
   python launch.py weights check                whether the models it needs are there and whole
   python launch.py bench latency --virtual      how long the assistant takes to answer, and where the time goes
 
-Make and measure the small models:
+Make and measure models:
+  python launch.py data prepare CORPUS --out D  speech tokens and durations of a corpus of your own
   python launch.py train small                  train every bundled model from nothing
   python launch.py eval small                   measure them
   python launch.py bench tts                    time the text-to-token models side by side
@@ -168,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_bench(commands, common)
+    _add_data(commands, common)
 
     train = commands.add_parser("train", help="train models", description="Train models.")
     trained = train.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -305,6 +307,52 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
 
 
+def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
+    data = commands.add_parser("data", help="prepare a corpus of your own", description="Prepare a corpus.")
+    done = data.add_subparsers(dest="what", metavar="WHAT", required=True)
+    prepare = done.add_parser(
+        "prepare",
+        parents=[common],
+        help="recordings and texts -> what `train tmt` reads",
+        description="Turn recordings and texts into speech tokens (tts.speech_tokenizer), speaker vectors (tts.speaker) and "
+        "the duration of every text token. A run that was interrupted goes on where it stopped. What cannot be used is "
+        "listed with the reason in DIR/rejected.jsonl. For languages other than English add --set tts.language=none and "
+        "write numbers out.",
+    )
+    prepare.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="folder laid out like LibriTTS (NAME.wav, .flac or .mp3 with NAME.normalized.txt or NAME.txt beside it), or "
+        'a JSONL file of {"audio": FILE, "text": ...}, optional: id, speaker, alignment (a TextGrid, or a list of '
+        "[word, start, end] in seconds)",
+    )
+    prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared corpus goes")
+    prepare.add_argument(
+        "--alignments",
+        type=Path,
+        metavar="DIR",
+        help="TextGrids of the Montreal Forced Aligner, found by name (default: beside the recordings)",
+    )
+    prepare.add_argument(
+        "--aligner",
+        type=Path,
+        metavar="DIR",
+        help="transformers folder of a wav2vec 2.0 model with CTC, for items without a TextGrid",
+    )
+    prepare.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json of the text, or a Qwen folder (default: that of tts.tmt)",
+    )
+    prepare.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    prepare.add_argument("--min-s", type=float, default=0.5, metavar="S", help="shortest recording (default: 0.5)")
+    prepare.add_argument("--max-s", type=float, default=30.0, metavar="S", help="longest recording (default: 30)")
+    prepare.add_argument("--limit", type=int, metavar="N", help="only the first N items, for a quick look")
+    prepare.add_argument("--shard-items", type=int, default=256, metavar="N", help="items in a shard (default: 256)")
+
+
 def default_config() -> Path:
     """The configuration used when none is named."""
     return DEFAULTS / "tiny.yaml"
@@ -331,6 +379,7 @@ def main(arguments: Sequence[str]) -> int:
         "doctor": ("app.doctor", "run"),
         "weights": ("app.weights", "run"),
         "bench": (f"app.bench.{BENCHMARKS.get(getattr(options, 'what', ''), '')}", "run"),
+        "data": ("app.data.prepare", "run"),
         "train": ("app.small.pipeline", "run"),
         "eval": ("app.small.evaluate", "run"),
     }[options.command]

@@ -19,7 +19,7 @@ from tts.tmt.config import TmtConfig
 from tts.tmt.layout import IGNORED, Field, Role, alternating, one_step, packed, visible
 from tts.tmt.model import Tmt
 from tts.training.batches import BatchPlan, Size
-from tts.training.durations import align
+from tts.training.durations import after_a_sentence, align
 
 
 class TimedText(NamedTuple):
@@ -31,7 +31,7 @@ class TimedText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TmtExample:
-    """One utterance: its text as the first sentence of a reply and as a later one (after a space), and its speech."""
+    """One utterance: its text as the first sentence of a reply and as a later one, and its speech."""
 
     first: TimedText
     later: TimedText
@@ -62,8 +62,9 @@ def example(
     encode: Callable[[str], Sequence[int]],
     pieces: Sequence[bytes],
     max_duration: int = 63,
-) -> TmtExample | None:
-    """Build an example from an aligned utterance; None when it does not align.
+    max_unmatched: float = 0.0,
+) -> TmtExample:
+    """Build an example from an aligned utterance. Raises MisalignedError.
 
     Args:
         text: spoken form.
@@ -73,13 +74,19 @@ def example(
         encode: text -> text token ids.
         pieces: bytes of each text token id (`durations.byte_pieces`).
         max_duration: longest duration the model can say.
+        max_unmatched: share of the letters that the aligner may have heard otherwise.
     """
     timed = []
-    for variant in (text, " " + text):
+    for variant in (text, after_a_sentence(text)):
         ids = np.array(encode(variant), np.int64)
-        durations = align([pieces[i] for i in ids], words, len(tokens), phones=phones, max_duration=max_duration)
-        if durations is None:
-            return None
+        durations = align(
+            [pieces[i] for i in ids],
+            words,
+            len(tokens),
+            phones=phones,
+            max_duration=max_duration,
+            max_unmatched=max_unmatched,
+        )
         timed.append(TimedText(ids.astype(np.int32), durations.astype(np.int16)))
     return TmtExample(timed[0], timed[1], np.asarray(tokens, np.int16))
 
