@@ -192,6 +192,33 @@ def parser() -> argparse.ArgumentParser:
     )
     small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
 
+    own = trained.add_parser(
+        "tmt",
+        help="SyncSpeech's text-to-token model on a corpus of your own",
+        description="Train a temporal masked transformer on what `data prepare` wrote, with checkpoints from which an "
+        "interrupted run goes on exactly. On several GPUs: torchrun --nproc_per_node 4 launch.py train tmt ..., or "
+        "accelerate launch; the batch of a step stays the same.",
+    )
+    own.add_argument("--data", type=Path, required=True, metavar="DIR", help="the prepared corpus")
+    own.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/tmt_small.yaml")
+    own.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/tmt"),
+        metavar="DIR",
+        help="checkpoint, log.jsonl, tensorboard (default: build/tmt)",
+    )
+    own.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/tmt/weights"),
+        metavar="DIR",
+        help="the finished weights, for --set tts.tmt=DIR (default: build/tmt/weights)",
+    )
+    own.add_argument(
+        "--text-embedding", type=Path, metavar="DIR", help="Qwen folder whose text embedding is the beginning of ours"
+    )
+
     evaluate = commands.add_parser("eval", help="measure models", description="Measure models.")
     evaluated = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
     figures = evaluated.add_parser(
@@ -369,6 +396,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
     warnings.filterwarnings("ignore")
+    what = getattr(options, "what", "")
     module, function = {
         "ask": ("app.ask", "run"),
         "talk": ("app.talk", "run"),
@@ -378,9 +406,9 @@ def main(arguments: Sequence[str]) -> int:
         "transcribe": ("app.transcribe", "run"),
         "doctor": ("app.doctor", "run"),
         "weights": ("app.weights", "run"),
-        "bench": (f"app.bench.{BENCHMARKS.get(getattr(options, 'what', ''), '')}", "run"),
+        "bench": (f"app.bench.{BENCHMARKS.get(what, '')}", "run"),
         "data": ("app.data.prepare", "run"),
-        "train": ("app.small.pipeline", "run"),
+        "train": ("app.data.train" if what == "tmt" else "app.small.pipeline", "run"),
         "eval": ("app.small.evaluate", "run"),
     }[options.command]
     try:
