@@ -32,6 +32,8 @@ Start here:
 
 Make and measure models:
   python launch.py data prepare CORPUS --out D  speech tokens and durations of a corpus of your own
+  python launch.py train tmt --data D           a text-to-token model from it
+  python launch.py eval tts --testset FILE      error rates and latencies on texts of your own
   python launch.py train small                  train every bundled model from nothing
   python launch.py eval small                   measure them
   python launch.py bench tts                    time the text-to-token models side by side
@@ -235,6 +237,7 @@ def parser() -> argparse.ArgumentParser:
     )
     figures.add_argument("--report", type=Path, default=Path("build/small/eval"), metavar="DIR")
     figures.add_argument("--limit", type=int, metavar="N", help="at most N items of each part, for a quick look")
+    _add_eval_tts(evaluated, common)
     return top
 
 
@@ -334,6 +337,36 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
 
 
+def _add_eval_tts(evaluated: Any, common: argparse.ArgumentParser) -> None:
+    speech = evaluated.add_parser(
+        "tts",
+        parents=[common],
+        help="the configured synthesiser on a test set of your own",
+        description="Speak the texts of a test set, in the voices of its prompts if it has any, and measure word error rate "
+        "(Mandarin: character error rate) as seed-tts-eval counts, likeness of the voice by tts.speaker, first packets, "
+        "real-time factor, and UTMOSv2 where its package is installed. Writes report.md, report.json, items.jsonl and wav/.",
+    )
+    speech.add_argument(
+        "--testset",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help='JSONL with "text" and optional id and prompt_audio, or seed-tts-eval\'s meta.lst',
+    )
+    speech.add_argument(
+        "--judge",
+        default="own",
+        metavar="NAME",
+        help="who writes down what is heard: own (asr.model; for Mandarin a Paraformer folder there), pocketsphinx, or a "
+        "transformers ASR folder such as Whisper's (default: own)",
+    )
+    speech.add_argument("--language", choices=("en", "zh"), help="how errors are counted (default: by the texts)")
+    speech.add_argument("--limit", type=int, metavar="N", help="only the first N texts, for a quick look")
+    speech.add_argument(
+        "--report", type=Path, default=Path("build/eval/tts"), metavar="DIR", help="default: build/eval/tts"
+    )
+
+
 def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
     data = commands.add_parser("data", help="prepare a corpus of your own", description="Prepare a corpus.")
     done = data.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -409,7 +442,7 @@ def main(arguments: Sequence[str]) -> int:
         "bench": (f"app.bench.{BENCHMARKS.get(what, '')}", "run"),
         "data": ("app.data.prepare", "run"),
         "train": ("app.data.train" if what == "tmt" else "app.small.pipeline", "run"),
-        "eval": ("app.small.evaluate", "run"),
+        "eval": ("app.data.evaluate" if what == "tts" else "app.small.evaluate", "run"),
     }[options.command]
     try:
         return int(getattr(importlib.import_module(module), function)(options))
