@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -82,8 +83,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
             waiting = [pool.submit(make_shard, plan, options.out, n, shards[n]) for n in missing]
-            for done in as_completed(waiting):
-                bar.update(done.result())
+            try:
+                for done in as_completed(waiting):
+                    bar.update(done.result())
+            except BrokenProcessPool:
+                raise OSError(
+                    "a worker died, perhaps for want of memory: run it again with fewer --workers; what is done is kept."
+                ) from None
     bar.close()
     return 0 if _finish(options.out, len(shards), settings) else 1
 
