@@ -107,8 +107,16 @@ def _convert(kind: Any, value: Any, name: str, source: str) -> Any:
         return value
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_convert(typing.get_args(kind)[0], item, name, source) for item in value)
+    if typing.get_origin(kind) is Mapping and isinstance(value, dict):
+        keys, values = typing.get_args(kind)
+        return {
+            _convert(keys, key, f"{name}, key", source): _convert(values, item, f"{name}.{key}", source)
+            for key, item in value.items()
+        }
     raise ConfigError(f"{source}: {name} is {value!r}; it takes a {_word(kind)}.")
 
 
 def _word(kind: Any) -> str:
+    if typing.get_origin(kind) is Mapping:
+        return "section of keys"
     return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, "list")

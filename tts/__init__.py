@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from tts.decoder.flow import FlowDecoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
+    from tts.speaker import SpeakerEncoder
     from tts.stream import SyncSpeech, TextToToken, TokenDecoder
+    from tts.tokenizer import SpeechTokenizer
     from tts.voice import Voice, VoiceEncoder
 
 ASSETS = Path(__file__).parent / "assets"
@@ -31,11 +33,9 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     flow = load_flow(config, device)
 
     def load_voice_encoder() -> VoiceEncoder:
-        tokenizer = public.load(
-            public.SPEECH_TOKENIZER, _folder(config.speech_tokenizer, "speech_tokenizer"), device=device
-        )
+        tokenizer = load_speech_tokenizer(config, device)
         _require_same_tokens(tokenizer.config.vocabulary_size, flow.config.vocabulary_size)
-        return VoiceEncoder(tokenizer, public.load(public.SPEAKER, _folder(config.speaker, "speaker"), device=device))
+        return VoiceEncoder(tokenizer, load_speaker(config, device))
 
     return SyncSpeech(
         text_to_token=text_to_token,
@@ -58,6 +58,25 @@ def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
     from tts import public
 
     return public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+
+
+def load_speech_tokenizer(config: TtsConfig, device: str = "cpu") -> "SpeechTokenizer":
+    """Load the chosen speech tokenizer. Raises CheckpointError."""
+    from tts import public
+
+    return public.load(public.SPEECH_TOKENIZER, _folder(config.speech_tokenizer, "speech_tokenizer"), device=device)
+
+
+def load_speaker(config: TtsConfig, device: str = "cpu") -> "SpeakerEncoder":
+    """Load the chosen speaker encoder. Raises CheckpointError."""
+    from tts import public
+
+    return public.load(public.SPEAKER, _folder(config.speaker, "speaker"), device=device)
+
+
+def tokenizer_file(config: TtsConfig) -> Path:
+    """The tokenizer.json of the chosen text-to-token model's text."""
+    return _folder(config.tmt, "tmt") / "tokenizer.json"
 
 
 def _bundled_voice(config: TtsConfig, num_decoded: int, load_encoder: Callable[[], "VoiceEncoder"]) -> "Voice":

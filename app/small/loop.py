@@ -1,18 +1,25 @@
-"""The one training loop of all small models: steps, schedule, checkpoints, log. A task brings the model and its loss."""
+"""The one training loop of all models: steps, schedule, checkpoints, log. A task brings the model and its loss.
+
+Started by torchrun or `accelerate launch`, several processes share each step: its micro-batches are dealt out to them, so
+that a step learns from the same batch however many there are.
+"""
 
 import json
 import logging
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
 from app.small.muon import Muon
+from configs.schema import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +37,15 @@ class Task(Protocol):
         ...
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of the batch of `step`, on the device of `module`; `progress` runs from 0 to 1. The second is logged."""
+        """Loss of batch number `step`, on the device of `module`; `progress` runs from 0 to 1. The second is logged."""
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data; `module` is on the CPU."""
+        """Figures on held-out data; `module` is where `LoopConfig.evaluate_on` says."""
         ...
 
     def export(self, directory: Path) -> None:
-        """Write the weights folder that is shipped."""
+        """Write the weights folder that is used."""
         ...
 
 
@@ -48,6 +55,7 @@ class LoopConfig:
 
     steps: int
     learning_rate: float
+    micro_batches: int = 1  # batches of the task in a step, dealt out to the processes; the gradients are their mean
     muon_learning_rate: float = 0.0  # of the weights between hidden layers; 0: AdamW trains all
     warmup_steps: int = 100
     weight_decay: float = 0.01
@@ -59,7 +67,10 @@ class LoopConfig:
     num_threads: int = 1
     device: str = "auto"  # auto: the GPU if there is one
     evaluate_every: int = 500
+    evaluate_on: Literal["cpu", "device"] = "cpu"
     checkpoint_every: int = 200
+    log_every: int = 20
+    tensorboard: bool = False  # write the log for TensorBoard too
 
 
 def rate(config: LoopConfig, step: int) -> float:
@@ -110,17 +121,73 @@ def mixed_precision(device: torch.device) -> torch.dtype:
     return dtype
 
 
+class Losses(nn.Module):
+    """The loss of a task as a module: what processes that share their gradients must call."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.module = task.module
+        self._task = task
+
+    def forward(self, batch: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
+        """See `Task.loss`."""
+        return self._task.loss(batch, progress)
+
+
+class Log:
+    """Figures by step, in log.jsonl and, if asked for, for TensorBoard."""
+
+    def __init__(self, work: Path, start: int, tensorboard: bool) -> None:
+        """Go on at step `start`: what a killed run wrote beyond it is forgotten."""
+        self._path = work / "log.jsonl"
+        self._board: Any = None
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            self._path.write_text("".join(line for line in lines if _belongs(line, start)), encoding="utf-8")
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(work / "tensorboard"), purge_step=start)
+
+    def write(self, step: int, minutes: float, values: dict[str, float]) -> None:
+        """Add a line."""
+        line = {"step": step, "cpu_minutes": round(minutes, 2), **{k: round(float(v), 5) for k, v in values.items()}}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _belongs(line: str, start: int) -> bool:
+    """Whether a line of the log is of a step before `start`; figures on held-out data are of the step that comes next."""
+    try:
+        values = json.loads(line)
+    except ValueError:  # cut off in the middle
+        return False
+    return values["step"] < start + any(name.startswith("eval_") for name in values)
+
+
 def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar: bool = True) -> dict[str, float]:
-    """Run (or resume) a task; write checkpoints and a log to `work`, the finished weights to `out`."""
-    work.mkdir(parents=True, exist_ok=True)
+    """Run (or resume) a task; write checkpoints and a log to `work`, the finished weights to `out`.
+
+    Returns figures in the main process, nothing in others.
+    """
+    accelerator = Accelerator(cpu=training_device(config.device).type == "cpu")
+    main, share = accelerator.is_main_process, accelerator.num_processes
+    if config.micro_batches % share:
+        raise ConfigError(f"micro_batches is {config.micro_batches}: {share} processes need a multiple of {share}.")
+    device = accelerator.device if share > 1 else training_device(config.device)
+    if main:
+        work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.num_threads)
     torch.manual_seed(config.seed)
-    device = training_device(config.device)
     mixed_precision(device)
     task.module.to(device)
     optimizers = make_optimizers(task.module, config)
     average = {n: p.detach().clone() for n, p in task.module.named_parameters()} if config.average_decay else {}
-    checkpoint, log_path = work / "checkpoint.pt", work / "log.jsonl"
+    checkpoint = work / "checkpoint.pt"
     start, spent = 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=device)
@@ -130,7 +197,10 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
         average = saved["average"] or average  # empty: it was switched on since
         start, spent = saved["step"], saved["cpu_minutes"]
         log.info("%s resumes at step %d", task.name, start)
+    losses: Any = accelerator.prepare_model(Losses(task)) if share > 1 else Losses(task)
+    accelerator.wait_for_everyone()  # nobody writes before all have read
     began = time.process_time()
+    journal = Log(work, start, config.tensorboard) if main else None
 
     def minutes() -> float:
         return spent + (time.process_time() - began) / 60
@@ -148,24 +218,20 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
         partial.replace(checkpoint)
 
     def record(step: int, values: dict[str, float]) -> None:
-        line = {"step": step, "cpu_minutes": round(minutes(), 2), **{k: round(float(v), 5) for k, v in values.items()}}
-        with log_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if journal is not None:
+            journal.write(step, minutes(), values)
 
-    figures: dict[str, float] = {}
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=task.name, disable=not progress_bar)
+    show = progress_bar and main
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=task.name, disable=not show)
     for step in bar:
         task.module.train()
         for optimizer, highest in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = highest * rate(config, step)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        loss, values = task.loss(step, step / config.steps)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{task.name}: the loss is {loss.item()} at step {step}")
-        for optimizer, _ in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.manual_seed(config.seed * 1_000_003 + step + 10**12 * accelerator.process_index)
+        logged = step % config.log_every == 0
+        values = accumulate(accelerator, losses, config, step, task.name, logged)
         norm = nn.utils.clip_grad_norm_(task.module.parameters(), config.clip_norm)
         for optimizer, _ in optimizers:
             optimizer.step()
@@ -174,27 +240,57 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
             with torch.no_grad():
                 for name, parameter in task.module.named_parameters():
                     average[name].lerp_(parameter, 1 - decay)
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", cpu_min=f"{minutes():.1f}")
-            record(step, {"loss": loss.item(), "grad_norm": float(norm), **values})
+        if logged:
+            bar.set_postfix(loss=f"{values['loss']:.3f}", cpu_min=f"{minutes():.1f}")
+            record(step, {**values, "grad_norm": float(norm)})
         last = step + 1 == config.steps
-        if not last and (step + 1) % config.evaluate_every == 0:
-            record(step, {f"eval_{k}": v for k, v in _evaluate(task, device).items()})
-        if not last and (step + 1) % config.checkpoint_every == 0:
+        if main and not last and (step + 1) % config.evaluate_every == 0:
+            record(step + 1, {f"eval_{k}": v for k, v in _evaluate(task, device, config).items()})
+        if main and not last and (step + 1) % config.checkpoint_every == 0:
             save(step + 1)
-    if average:
-        task.module.load_state_dict({**task.module.state_dict(), **average})
-    figures = _evaluate(task, device)
-    record(config.steps, {f"eval_{k}": v for k, v in figures.items()})
-    save(config.steps)
-    task.module.cpu()
-    task.export(out)
-    return {**figures, "cpu_minutes": round(minutes(), 1), "steps": config.steps}
+    figures: dict[str, float] = {}
+    if main:
+        if average:
+            task.module.load_state_dict({**task.module.state_dict(), **average})
+        figures = _evaluate(task, device, config)
+        record(config.steps, {f"eval_{k}": v for k, v in figures.items()})
+        save(config.steps)
+        task.module.cpu()
+        task.export(out)
+        figures = {**figures, "cpu_minutes": round(minutes(), 1), "steps": config.steps}
+    accelerator.wait_for_everyone()
+    return figures
 
 
-def _evaluate(task: Task, device: torch.device) -> dict[str, float]:
-    """On the CPU, like everything that uses the finished weights."""
-    task.module.eval().cpu()
+def accumulate(
+    accelerator: Accelerator, losses: Any, config: LoopConfig, step: int, name: str, wanted: bool
+) -> dict[str, float]:
+    """Gradients of a step: the mean over its micro-batches, of which each process takes its share.
+
+    Returns their mean loss and figures if `wanted`. Raises FloatingPointError.
+    """
+    own = range(accelerator.process_index, config.micro_batches, accelerator.num_processes)
+    sums: dict[str, float] = {}
+    for number in own:
+        waits = accelerator.num_processes > 1 and number != own[-1]
+        with accelerator.no_sync(losses) if waits else nullcontext():
+            loss, values = losses(step * config.micro_batches + number, step / config.steps)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}")
+            (loss / len(own)).backward()
+        for key, value in {"loss": loss.item(), **values}.items():
+            sums[key] = sums.get(key, 0.0) + value / len(own)
+    if not wanted or accelerator.num_processes == 1:
+        return sums
+    means = torch.tensor(list(sums.values()), device=loss.device, dtype=torch.float64)
+    return dict(zip(sums, accelerator.reduce(means, "mean").tolist(), strict=True))
+
+
+def _evaluate(task: Task, device: torch.device, config: LoopConfig) -> dict[str, float]:
+    """On the CPU unless told otherwise, like everything that uses the finished weights."""
+    task.module.eval()
+    if config.evaluate_on == "cpu":
+        task.module.cpu()
     with torch.no_grad():
         figures = task.evaluate()
     task.module.to(device)

@@ -105,8 +105,7 @@ Step = Callable[[Places, SmallTraining], dict[str, float]]
 
 def run(options: argparse.Namespace) -> int:
     """Run the chosen steps, or all that ship and are not done."""
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
+    keep_memory()
     plan = load_as(SmallTraining, options.config or DEFAULTS / "train" / "small.yaml")
     from app.small.steps import STEPS
 
@@ -129,6 +128,12 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(f"{name}: {(time.process_time() - began) / 60:.1f} CPU-minutes; {line}\n")
         sys.stdout.flush()
     return 0
+
+
+def keep_memory() -> None:
+    """Begin this process anew with an allocator that keeps what it has got, unless it has one."""
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
 
 
 def fit(places: Places, name: str, task: Task, loop: LoopConfig) -> dict[str, float]:

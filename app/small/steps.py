@@ -1,7 +1,6 @@
 """The steps of `train small`: each hands the corpus to a model's trainer as values."""
 
 import itertools
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -336,6 +335,7 @@ class TextToTokenData(NamedTuple):
 
 def text_to_token_data(places: Places) -> TextToTokenData:
     """Aligned utterances of the assistant's own voice."""
+    from tts.training.durations import text_pieces
     from tts.vocabulary import TextVocabulary
 
     path = places.asset("tmt") / "tokenizer.json"
@@ -353,15 +353,6 @@ def text_to_token_data(places: Places) -> TextToTokenData:
     )
 
 
-def text_pieces(path: Path) -> Sequence[bytes]:
-    """Bytes of every text token."""
-    from tts.training.durations import byte_pieces
-
-    values = json.loads(path.read_text(encoding="utf-8"))
-    added = {token["content"]: token["id"] for token in values["added_tokens"]}
-    return byte_pieces({**values["model"]["vocab"], **added})
-
-
 def tmt_examples(
     places: Places,
     names: Sequence[str],
@@ -369,6 +360,7 @@ def tmt_examples(
     pieces: Sequence[bytes],
 ) -> list["TmtExample"]:
     """Aligned utterances of the assistant's own voice."""
+    from tts.training.durations import MisalignedError
     from tts.training.tmt import example
 
     found = []
@@ -376,7 +368,9 @@ def tmt_examples(
         speech, ids = token_arrays(places, name)
         left_out = 0
         for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
-            if utterance.voice == DEFAULT:
+            if utterance.voice != DEFAULT:
+                continue
+            try:
                 made = example(
                     utterance.text,
                     utterance.words,
@@ -385,8 +379,10 @@ def tmt_examples(
                     lambda text: [token for token, _ in vocabulary.encode(text)],
                     pieces,
                 )
-                found += [made] if made is not None else []
-                left_out += made is None
+            except MisalignedError:
+                left_out += 1
+            else:
+                found.append(made)
         tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
     return found
 

@@ -11,6 +11,7 @@ from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.layout import Field, one_step
 from tts.tmt.model import Tmt
+from tts.training.durations import MisalignedError
 from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, speech_parts, task, text_parts
 
 CONFIG = TmtConfig(
@@ -161,11 +162,11 @@ def test_every_block_and_duration_is_a_target_once_per_packed_sequence() -> None
 def test_example_from_an_aligned_utterance() -> None:
     pieces = [b"hi", b" hi", b"."]
     made = example("hi.", [("hi.", 0.0, 0.4)], [], np.arange(15), lambda t: [1, 2] if t[0] == " " else [0, 2], pieces)
-    assert made is not None
     assert made.first.ids.tolist() == [0, 2]
     assert made.later.ids.tolist() == [1, 2]
     assert made.first.durations.tolist() == [10, 5]
-    assert example("hi.", [("ho.", 0.0, 0.4)], [], np.arange(15), lambda _: [0, 2], pieces) is None
+    with pytest.raises(MisalignedError, match="'ho' where the text has 'hi'"):
+        example("hi.", [("ho.", 0.0, 0.4)], [], np.arange(15), lambda _: [0, 2], pieces)
 
 
 def test_inconsistent_utterances_are_refused() -> None:

@@ -1,15 +1,16 @@
 """Word times to durations of text tokens."""
 
 import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tts.training.durations import align, byte_pieces
+from tts.training.durations import MisalignedError, after_a_sentence, align, byte_pieces, text_pieces
 
 
 def durations(
     text_pieces: list[str], words: list[tuple[str, float, float]], total: int, **options: object
 ) -> list[int]:
     result = align([piece.encode() for piece in text_pieces], words, total, **options)
-    assert result is not None
     assert result.sum() == total
     return result.tolist()
 
@@ -43,20 +44,148 @@ def test_letters_share_a_word_and_phones_round_the_borders() -> None:
 def test_a_split_character_counts_where_it_is_completed() -> None:
     pieces = [b"caf", "é".encode()[:1], "é".encode()[1:]]
     result = align(pieces, [("café", 0.0, 0.8)], 20)
-    assert result is not None
     assert result.tolist() == [15, 0, 5]
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    two = [("a", 0.0, 0.4), ("b", 0.4, 0.8)]
-    assert align([b"a", b" b"], two[:1], 20) is None  # a word too few
-    assert align([b"a", b" c"], two, 20) is None  # another word
-    assert align([b"a", b" b"], two, 15) is None  # the speech is shorter than its words
-    assert align([b"a", b" b"], two, 20, max_duration=9) is None
-    assert align([b"."], [(".", 0.0, 0.4)], 10) is None  # nothing spoken
-    assert align([], [], 10) is None
-    short = [("abcdef", 0.0, 0.05), ("b", 0.05, 0.8)]
-    assert align([b"a", b"b", b"c", b"d", b"ef", b" b"], short, 20) is None  # most tokens would get no time
+@pytest.mark.parametrize(
+    ("pieces", "words", "total", "reason"),
+    [
+        (["a", " b"], [("a", 0.0, 0.4)], 20, "nothing where the text has 'b'"),
+        (["a", " c"], [("a", 0.0, 0.4), ("b", 0.4, 0.8)], 20, "'b' where the text has 'c'"),
+        (["a", " b"], [("a", 0.0, 0.4), ("b", 0.4, 0.8)], 15, "end at 0.80 s, the speech at 0.60"),
+        (["a", " b"], [("a", 0.0, 2.6), ("b", 2.6, 2.8)], 70, "'a' takes 2.6 s, too long"),
+        (["."], [(".", 0.0, 0.4)], 10, "nothing to speak"),
+        ([], [], 10, "nothing to speak"),
+        (["a", " b"], [("a", 0.4, 0.8), ("b", 0.0, 0.4)], 20, "go backwards"),
+        (["a", "b", "c", "d", "ef", " b"], [("abcdef", 0.0, 0.05), ("b", 0.05, 0.8)], 20, "get no time"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reason(pieces, words, total, reason) -> None:
+    with pytest.raises(MisalignedError, match=reason):
+        align([piece.encode() for piece in pieces], words, total)
+
+
+def test_text_and_aligner_may_cut_words_differently() -> None:
+    pieces = ["We", "'ll", " re", "-enter", " twenty", " one", ",", " Mr", "."]
+    words = [
+        ("we", 0.08, 0.2), ("'ll", 0.2, 0.32), ("re", 0.32, 0.44), ("enter", 0.44, 0.8),
+        ("twenty-one", 0.8, 1.52), ("mr", 1.8, 2.0),
+    ]  # fmt: skip
+    assert durations(pieces, words, 55) == [5, 3, 3, 9, 12, 6, 7, 5, 5]
+
+
+def test_what_the_aligner_heard_otherwise_shares_the_time_between_its_neighbours() -> None:
+    pieces = ["then", " Xq", " said", " something", " quite", " long"]
+    words = [("then", 0, 0.4), ("<unk>", 0.4, 0.8), ("said", 1.0, 1.2), ("something", 1.2, 1.6), ("quite", 1.6, 1.8)]
+    words.append(("long", 1.8, 2.0))
+    assert durations(pieces, words, 50, max_unmatched=0.1) == [10, 10, 10, 10, 5, 5]
+    with pytest.raises(MisalignedError, match="'unk' where the text has 'xq'"):
+        durations(pieces, words, 50, max_unmatched=0.05)
+    # a word that the aligner left out lies in the gap; one that only it has is a pause
+    assert durations(pieces, [words[0], *words[2:]], 50, max_unmatched=0.1) == [10, 15, 5, 10, 5, 5]
+    assert durations(["then", " said"], [words[0], ("uh", 0.6, 0.7), words[2]], 30, max_unmatched=0.1) == [10, 20]
+
+
+def test_a_lone_space_takes_no_time_and_the_first_of_a_run_of_punctuation_all_of_it() -> None:
+    words = [("one", 0.0, 0.4), ("two", 0.8, 1.2)]
+    assert durations(["one", " ", "two"], words, 30) == [10, 0, 20]
+    assert durations(["one", "...", " ", '"', "two", " "], words, 35) == [10, 10, 0, 0, 10, 5]
+
+
+def test_silence_before_the_first_word_goes_to_the_first_token_that_speaks() -> None:
+    assert durations(['"', "one", "!"], [("one", 0.4, 0.8)], 25) == [10, 10, 5]
+    assert durations(['"one', "!"], [("one", 0.4, 0.8)], 25) == [20, 5]
+
+
+# How Qwen's vocabulary cuts: several characters in a token, a rare character in three, punctuation merged with its kind
+MANDARIN = [(c, 0.2 * i, 0.2 * i + 0.2) for i, c in enumerate("怎么办是一个")]
+
+
+def test_a_token_of_several_characters_ends_with_its_last_one() -> None:
+    later = [(c, start + 0.4, end + 0.4) for c, start, end in MANDARIN[3:]]
+    assert durations(["怎么办", "，", "是一个", "。"], [*MANDARIN[:3], *later], 45) == [15, 10, 15, 5]
+
+
+def test_words_of_characters_are_shared_by_phones() -> None:
+    words = [("怎么办", 0.0, 0.6)]
+    assert durations(["怎", "么", "办"], words, 15) == [5, 5, 5]
+    assert durations(["怎", "么", "办"], words, 15, phones=[("zen", 0.32), ("me", 0.4), ("ban", 0.6)]) == [8, 2, 5]
+
+
+def test_a_character_in_three_tokens_counts_with_the_last() -> None:
+    pieces = ["一".encode(), *(bytes([byte]) for byte in "龘".encode()), "个".encode()]
+    times = [("一", 0.0, 0.2), ("龘", 0.2, 0.6), ("个", 0.6, 0.8)]
+    assert align(pieces, times, 20).tolist() == [5, 0, 0, 10, 5]
+    # the first byte may lie in a token with the character before it
+    assert align([pieces[0] + pieces[1], pieces[2] + pieces[3], pieces[4]], times, 20).tolist() == [5, 10, 5]
+    # and the silence before a split character is not lost
+    later = [("一", 0.0, 0.2), ("龘", 0.4, 0.6), ("个", 0.6, 0.8)]
+    assert align(pieces, later, 20).tolist() == [5, 0, 0, 10, 5]
+
+
+def test_mandarin_and_english_in_one_sentence() -> None:
+    words = [("用", 0.0, 0.2), ("python", 0.2, 0.8), ("写", 0.8, 1.0)]
+    assert durations(["用", " Pyth", "on", " ", "写", "。"], words, 30) == [5, 10, 5, 0, 5, 5]
+
+
+def test_a_sentence_behind_another_one_begins_with_a_space_only_where_the_script_has_spaces() -> None:
+    assert after_a_sentence("Yes.") == " Yes."
+    assert after_a_sentence("好的。") == "好的。"
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    """A small tokenizer with Qwen's pre-tokenisation and byte-level pieces."""
+    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"])
+    tokenizer.train_from_iterator(
+        ["\"I don't know,\" said Smith's dog. It is well-known... 我们都是好朋友。"] * 9, trainer
+    )
+    path = tmp_path_factory.mktemp("qwen") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return tokenizer, text_pieces(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\"I don't know,\" said Smith's dog. It is well-known...",
+        "我们都是好朋友，龘！你好吗？",
+        "Ångström said: “naïve café”",
+        "用 Python 写。",
+    ],
+)
+def test_durations_of_a_byte_level_tokenizer_add_up_to_each_words_time(qwen, text) -> None:
+    tokenizer, pieces = qwen
+    ids = tokenizer.encode(text).ids
+    assert b"".join(pieces[i] for i in ids).decode() == text
+    words, now = [], 0.08
+    for word in (w for part in text.split() for w in ([part] if part[0].isascii() else part)):
+        if any(letter.isalnum() for letter in word):
+            words.append((word, now, now + 0.08 * len(word)))
+            now += 0.08 * len(word) + 0.04
+    total = int(25 * now) + 3
+    found = align([pieces[i] for i in ids], words, total)
+    assert found.sum() == total
+    assert found.min() >= 0
+    ends = dict(zip(np.cumsum([len(pieces[i]) for i in ids]).tolist(), np.cumsum(found).tolist(), strict=True))
+    # wherever a token ends with a word's last letter, it ends with the word
+    place = 0
+    for word, _, end in words:
+        letters = word.rstrip('",.!?:，！？。”')
+        place = text.index(letters, place) + len(letters)
+        at = len(text[:place].encode())
+        if at in ends and at != len(text.encode()):
+            assert ends[at] == round(25 * end), word
 
 
 def test_bytes_of_a_vocabulary() -> None:

@@ -6,6 +6,7 @@ The paper leaves the losses open: here each is the mean cross entropy over a bat
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from tts.tmt.config import TmtConfig
 from tts.tmt.layout import IGNORED, Field, Role, alternating, one_step, packed, visible
 from tts.tmt.model import Tmt
 from tts.training.batches import BatchPlan, Size
-from tts.training.durations import align
+from tts.training.durations import after_a_sentence, align
 
 
 class TimedText(NamedTuple):
@@ -31,7 +32,7 @@ class TimedText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TmtExample:
-    """One utterance: its text as the first sentence of a reply and as a later one (after a space), and its speech."""
+    """One utterance: its text as the first sentence of a reply and as a later one, and its speech."""
 
     first: TimedText
     later: TimedText
@@ -50,6 +51,7 @@ class TmtTraining:
     dropout: float = 0.1
     hidden_history: float = 0.05  # share of committed speech tokens that are masked
     duration_weight: float = 0.3
+    shared_parts: bool = True  # rows of the tables as sums of parts; without them for a large text vocabulary
     num_evaluated: int = 200
     seed: int = 1
 
@@ -62,8 +64,9 @@ def example(
     encode: Callable[[str], Sequence[int]],
     pieces: Sequence[bytes],
     max_duration: int = 63,
-) -> TmtExample | None:
-    """Build an example from an aligned utterance; None when it does not align.
+    max_unmatched: float = 0.0,
+) -> TmtExample:
+    """Build an example from an aligned utterance. Raises MisalignedError.
 
     Args:
         text: spoken form.
@@ -73,13 +76,19 @@ def example(
         encode: text -> text token ids.
         pieces: bytes of each text token id (`durations.byte_pieces`).
         max_duration: longest duration the model can say.
+        max_unmatched: share of the letters that the aligner may have heard otherwise.
     """
     timed = []
-    for variant in (text, " " + text):
+    for variant in (text, after_a_sentence(text)):
         ids = np.array(encode(variant), np.int64)
-        durations = align([pieces[i] for i in ids], words, len(tokens), phones=phones, max_duration=max_duration)
-        if durations is None:
-            return None
+        durations = align(
+            [pieces[i] for i in ids],
+            words,
+            len(tokens),
+            phones=phones,
+            max_duration=max_duration,
+            max_unmatched=max_unmatched,
+        )
         timed.append(TimedText(ids.astype(np.int32), durations.astype(np.int16)))
     return TmtExample(timed[0], timed[1], np.asarray(tokens, np.int16))
 
@@ -141,9 +150,12 @@ def speech_parts(num_speech_tokens: int) -> list[list[int]]:
 class Trainee(nn.Module):
     """The model with the parts of its tables, which only training has."""
 
-    def __init__(self, config: TmtConfig, pieces: Sequence[bytes], dropout: float) -> None:
+    def __init__(self, config: TmtConfig, pieces: Sequence[bytes], dropout: float, shared_parts: bool = True) -> None:
         super().__init__()
         self.tmt = Tmt(config, dropout)
+        self.shared_parts = shared_parts
+        if not shared_parts:
+            return
         speech = speech_parts(config.num_speech_tokens)
         text = [text_parts(piece) for piece in pieces]
         text += [[] for _ in range(config.text_vocab_size - len(text))]
@@ -153,12 +165,14 @@ class Trainee(nn.Module):
 
     def table(self) -> torch.Tensor:
         """The input embedding, (num_ids, dim)."""
+        if not self.shared_parts:
+            return self.tmt.embedding.weight
         special = torch.zeros(3, self.tmt.config.dim, device=self.text.weight.device)
         return self.tmt.embedding.weight + torch.cat((self.text(), special, self.speech()))
 
     def head_weight(self) -> torch.Tensor:
         """The speech token head, (num_speech_tokens, dim)."""
-        return self.tmt.speech_head.weight + self.head()
+        return self.tmt.speech_head.weight + self.head() if self.shared_parts else self.tmt.speech_head.weight
 
     def forward(
         self, rows: torch.Tensor, mask: torch.Tensor, has_speech: torch.Tensor, has_duration: torch.Tensor
@@ -199,11 +213,15 @@ class TmtTask:
         examples: Sequence[TmtExample],
         held_out: Sequence[TmtExample],
         training: TmtTraining,
+        text_embedding: torch.Tensor | None = None,
     ) -> None:
         self.config, self.training = config, training
         self._examples, self._held_out = examples, held_out[: training.num_evaluated]
         torch.manual_seed(training.seed)
-        self.module: Trainee = Trainee(config, pieces, training.dropout)
+        self.module: Trainee = Trainee(config, pieces, training.dropout, training.shared_parts)
+        if text_embedding is not None:
+            with torch.no_grad():
+                self.module.tmt.embedding.weight[: len(text_embedding)] = text_embedding
         self.plan = batch_plan(
             examples,
             joined=training.joined,
@@ -240,8 +258,8 @@ class TmtTask:
         checkpoint.save(directory, self.module.folded(), self.config)
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-        device = self.module.tmt.embedding.weight.device
-        rows, mask, speech_target, duration_target = (part.to(device) for part in batch)
+        device = batch.rows.device
+        rows, mask, speech_target, duration_target = batch
         has_speech, has_duration = speech_target != IGNORED, duration_target != IGNORED
         with torch.autocast(device.type):
             speech, duration = self.module(rows, mask, has_speech, has_duration)
@@ -304,10 +322,12 @@ class TmtTask:
             rows[number, :, : sequence.shape[1]] = sequence
             targets[0, number, : len(speech_target)] = speech_target
             targets[1, number, : len(duration_target)] = duration_target
-        tensor = torch.from_numpy(rows)
-        limits = [self.config.text_limit(lookahead) for lookahead in lookaheads]
-        mask = visible(tensor, tensor, torch.tensor(limits), self.config.window)
-        return Batch(tensor, mask, torch.from_numpy(targets[0]), torch.from_numpy(targets[1]))
+        device = self.module.tmt.embedding.weight.device
+        tensor = torch.from_numpy(rows).to(device)
+        limits = torch.tensor([self.config.text_limit(lookahead) for lookahead in lookaheads], device=device)
+        mask = visible(tensor, tensor, limits, self.config.window)
+        speech_target, duration_target = torch.from_numpy(targets).to(device)
+        return Batch(tensor, mask, speech_target, duration_target)
 
 
 def task(
@@ -316,6 +336,7 @@ def task(
     examples: Sequence[TmtExample],
     held_out: Sequence[TmtExample],
     training: TmtTraining | None = None,
+    text_embedding: torch.Tensor | None = None,
 ) -> TmtTask:
     """The training task.
 
@@ -323,9 +344,10 @@ def task(
         config: shape of the model, e.g. `small_config(...)`.
         pieces: bytes of each text token id.
         examples, held_out: utterances (`example`).
+        text_embedding: (rows, dim) to begin with, of the first text token ids.
     """
-    for utterance in (*examples, *held_out):
+    for utterance in chain(examples, held_out):
         for text in (utterance.first, utterance.later):
             if len(text.ids) != len(text.durations) or int(text.durations.sum()) != len(utterance.tokens):
                 raise ValueError("an utterance's durations do not sum to its number of speech tokens")
-    return TmtTask(config, pieces, examples, held_out, training or TmtTraining())
+    return TmtTask(config, pieces, examples, held_out, training or TmtTraining(), text_embedding)
