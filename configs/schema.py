@@ -160,6 +160,10 @@ class TtsConfig:
     lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
+    match_timbre: bool = knob(
+        False,
+        "give each frame what the decoder loses of the voice: mean and deviation of each mel band of the reference",
+    )
     flow_temperature: float = knob(0.6, "scale of the decoder's starting noise")
     apology: str = knob(
         "Sorry, something went wrong. Please say it again.",

@@ -47,6 +47,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
         options=StreamOptions(
             num_flow_steps=config.num_flow_steps,
             flow_temperature=config.flow_temperature,
+            match_timbre=config.match_timbre,
             language=config.language,
             seed=config.seed,
         ),

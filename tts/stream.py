@@ -25,6 +25,7 @@ from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream, SpokenToken
+from tts.timbre import Timbre, difference
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
 from tts.voice_table import is_named, named_voice
@@ -41,6 +42,7 @@ class StreamOptions:
 
     num_flow_steps: int = 2
     flow_temperature: float = 1.0
+    match_timbre: bool = False  # give every frame what the decoder loses of the voice's timbre
     language: str = "en"
     seed: int = 0
 
@@ -101,6 +103,7 @@ class PreparedVoice:
 
     voice: Voice
     state: FlowState
+    timbre: Timbre | None  # None: as the decoder speaks
 
 
 class SyncSpeech:
@@ -167,7 +170,13 @@ class SyncSpeech:
             num_flow_steps=self._options.num_flow_steps,
             temperature=self._options.flow_temperature,
         )
-        return PreparedVoice(voice, state)
+        return PreparedVoice(voice, state, self._timbre(voice, state) if self._options.match_timbre else None)
+
+    def _timbre(self, voice: Voice, state: FlowState) -> Timbre:
+        """What the decoder loses of the prompt when it says it once more."""
+        tokens = torch.from_numpy(voice.tokens)[None].to(self._device)
+        said_again = self._flow.step(tokens, state.clone(), last=True)[0]
+        return difference(said_again, torch.from_numpy(voice.mel).to(self._device))
 
     def stream(
         self,
@@ -178,13 +187,14 @@ class SyncSpeech:
         lookahead: int | None = None,
     ) -> "SyncSpeechStream":
         """Begin an utterance; see `tts.base.Synthesizer.stream`."""
-        options = self._options
+        options, voice = self._options, voice or self._default
         return SyncSpeechStream(
             text=SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language),
             decoder=self._text_to_token.begin(speed, lookahead),
             flow=self._flow,
             vocoder=self._vocoder,
-            flow_state=(voice or self._default).state.clone(),
+            flow_state=voice.state.clone(),
+            timbre=voice.timbre,
             vocoder_state=self._vocoder_start.clone(),
         )
 
@@ -198,8 +208,9 @@ class SyncSpeech:
     def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
         """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
         tokens = torch.from_numpy(self._voice_encoder.tokens(samples))[None].to(self._device)
-        mel = self._flow.step(tokens, (voice or self._default).state.clone(), last=True)
-        return self.vocode(mel.cpu().numpy())
+        voice = voice or self._default
+        mel = self._flow.step(tokens, voice.state.clone(), last=True)
+        return self.vocode((voice.timbre(mel) if voice.timbre else mel).cpu().numpy())
 
     def warm_up(self) -> None:
         """Speak a sentence into the void, so that the first turn is as fast as the tenth."""
@@ -246,11 +257,12 @@ class SyncSpeechStream:
         flow: FlowDecoder,
         vocoder: Vocoder,
         flow_state: FlowState,
+        timbre: Timbre | None,
         vocoder_state: VocoderState,
     ) -> None:
         self._text, self._decoder, self._flow, self._vocoder = text, decoder, flow, vocoder
         self._device = next(flow.parameters()).device
-        self._flow_state = flow_state
+        self._flow_state, self._timbre = flow_state, timbre
         self._vocoder_state = vocoder_state
         self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
         self._ends = VoicedTokens()
@@ -322,6 +334,8 @@ class SyncSpeechStream:
             tokens = torch.tensor([self._waiting], dtype=torch.long, device=self._device)
             self._waiting.clear()
             mel = self._flow.step(tokens, self._flow_state, last=last)
+            if self._timbre is not None:
+                mel = self._timbre(mel)
             vocoder_began = time.perf_counter()
             samples = self._vocoder.stream(mel, self._vocoder_state, last=last)[0].cpu().numpy()
             vocoder_s = time.perf_counter() - vocoder_began
