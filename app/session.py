@@ -44,10 +44,10 @@ from app.turn_taking import (
     TurnTaking,
     Typed,
 )
-from app.worker import Worker
+from app.worker import DeviceMemoryError, Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import FinalTranscript, RecognitionStream, RecognizerError
-from audio_io.base import AudioDevice, DeviceError
+from asr.base import Event, FinalTranscript, RecognitionStream, RecognizerError
+from audio_io.base import AudioDevice, AudioFrame, DeviceError
 from llm.base import ChatModel, ChatModelError, Message, TextToken
 from llm.conversation import Conversation
 from tts.base import SAMPLE_RATE as PLAYBACK_HZ
@@ -125,7 +125,7 @@ class Session:
         """Converse until the device has no more frames and the last reply was played."""
         try:
             async for frame in self._device.frames():
-                for event in await self._asr_worker.run(self._recognition.push, frame.samples):
+                for event in await self._heard(frame):
                     await self._on(event)
             for event in await self._asr_worker.run(self._recognition.finish):
                 await self._on(event)
@@ -135,6 +135,17 @@ class Session:
             for reply in (self._running, self._prepared):
                 if reply:
                     await reply.cancel()
+
+    async def _heard(self, frame: AudioFrame) -> list[Event]:
+        """What the recogniser makes of a frame; where it finds no memory, the turn is lost and it listens on."""
+        try:
+            return await self._asr_worker.run(self._recognition.push, frame.samples)
+        except DeviceMemoryError as error:
+            log.error("turn %d failed: %s", self._turn, error)
+            self._notify(Failed(turn=self._turn, reason=str(error)))
+            self._recognition.reset()
+            end = frame.start + len(frame.samples)
+            return [FinalTranscript(text="", speech_start=end, speech_end=end, decided_at=end, compute_ms=0.0)]
 
     async def _on(self, happening: Happening) -> None:
         async with self._happening:
@@ -217,7 +228,14 @@ class Session:
                 raise group.exceptions[0] from None
             await reply.committed.wait()
             await self._device.drained()
-        except (ChatModelError, SynthesisError, RecognizerError, DeviceError, TimeoutError) as error:
+        except (
+            ChatModelError,
+            SynthesisError,
+            RecognizerError,
+            DeviceError,
+            DeviceMemoryError,
+            TimeoutError,
+        ) as error:
             await reply.committed.wait()
             trace.error = str(error) or f"no first word within {self._options.first_token_timeout_s:g} s"
             log.error("turn %d failed: %s", trace.turn, trace.error)
