@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from app.data import options as data
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
 
@@ -174,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _add_bench(commands, common)
-    _add_data(commands, common)
+    data.add_prepare(commands, common)
 
     train = commands.add_parser("train", help="train models", description="Train models.")
     trained = train.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -197,32 +198,7 @@ def parser() -> argparse.ArgumentParser:
     )
     small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
 
-    own = trained.add_parser(
-        "tmt",
-        help="SyncSpeech's text-to-token model on a corpus of your own",
-        description="Train a temporal masked transformer on what `data prepare` wrote, with checkpoints from which an "
-        "interrupted run goes on exactly. On several GPUs: torchrun --nproc_per_node 4 launch.py train tmt ..., or "
-        "accelerate launch; the batch of a step stays the same.",
-    )
-    own.add_argument("--data", type=Path, required=True, metavar="DIR", help="the prepared corpus")
-    own.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/tmt_small.yaml")
-    own.add_argument(
-        "--work",
-        type=Path,
-        default=Path("build/tmt"),
-        metavar="DIR",
-        help="checkpoint, log.jsonl, tensorboard (default: build/tmt)",
-    )
-    own.add_argument(
-        "--out",
-        type=Path,
-        default=Path("build/tmt/weights"),
-        metavar="DIR",
-        help="the finished weights, for --set tts.tmt=DIR (default: build/tmt/weights)",
-    )
-    own.add_argument(
-        "--text-embedding", type=Path, metavar="DIR", help="Qwen folder whose text embedding is the beginning of ours"
-    )
+    data.add_train(trained)
 
     evaluate = commands.add_parser("eval", help="measure models", description="Measure models.")
     evaluated = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -240,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     )
     figures.add_argument("--report", type=Path, default=Path("build/small/eval"), metavar="DIR")
     figures.add_argument("--limit", type=int, metavar="N", help="at most N items of each part, for a quick look")
-    _add_eval_tts(evaluated, common)
+    data.add_evaluate(evaluated, common)
     return top
 
 
@@ -356,82 +332,6 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     flow.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the reply (default: 30)")
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
-
-
-def _add_eval_tts(evaluated: Any, common: argparse.ArgumentParser) -> None:
-    speech = evaluated.add_parser(
-        "tts",
-        parents=[common],
-        help="the configured synthesiser on a test set of your own",
-        description="Speak the texts of a test set, in the voices of its prompts if it has any, and measure word error rate "
-        "(Mandarin: character error rate) as seed-tts-eval counts, likeness of the voice by tts.speaker, first packets, "
-        "real-time factor, and UTMOSv2 where its package is installed. Writes report.md, report.json, items.jsonl and wav/.",
-    )
-    speech.add_argument(
-        "--testset",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help='JSONL with "text" and optional id and prompt_audio, or seed-tts-eval\'s meta.lst',
-    )
-    speech.add_argument(
-        "--judge",
-        default="own",
-        metavar="NAME",
-        help="who writes down what is heard: own (asr.model; for Mandarin a Paraformer folder there), pocketsphinx, or a "
-        "transformers ASR folder such as Whisper's (default: own)",
-    )
-    speech.add_argument("--language", choices=("en", "zh"), help="how errors are counted (default: by the texts)")
-    speech.add_argument("--limit", type=int, metavar="N", help="only the first N texts, for a quick look")
-    speech.add_argument(
-        "--report", type=Path, default=Path("build/eval/tts"), metavar="DIR", help="default: build/eval/tts"
-    )
-
-
-def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
-    data = commands.add_parser("data", help="prepare a corpus of your own", description="Prepare a corpus.")
-    done = data.add_subparsers(dest="what", metavar="WHAT", required=True)
-    prepare = done.add_parser(
-        "prepare",
-        parents=[common],
-        help="recordings and texts -> what `train tmt` reads",
-        description="Turn recordings and texts into speech tokens (tts.speech_tokenizer), speaker vectors (tts.speaker) and "
-        "the duration of every text token. A run that was interrupted goes on where it stopped. What cannot be used is "
-        "listed with the reason in DIR/rejected.jsonl. For languages other than English add --set tts.language=none and "
-        "write numbers out.",
-    )
-    prepare.add_argument(
-        "source",
-        type=Path,
-        metavar="SOURCE",
-        help="folder laid out like LibriTTS (NAME.wav, .flac or .mp3 with NAME.normalized.txt or NAME.txt beside it), or "
-        'a JSONL file of {"audio": FILE, "text": ...}, optional: id, speaker, alignment (a TextGrid, or a list of '
-        "[word, start, end] in seconds)",
-    )
-    prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared corpus goes")
-    prepare.add_argument(
-        "--alignments",
-        type=Path,
-        metavar="DIR",
-        help="TextGrids of the Montreal Forced Aligner, found by name (default: beside the recordings)",
-    )
-    prepare.add_argument(
-        "--aligner",
-        type=Path,
-        metavar="DIR",
-        help="transformers folder of a wav2vec 2.0 model with CTC, for items without a TextGrid",
-    )
-    prepare.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="FILE",
-        help="tokenizer.json of the text, or a Qwen folder (default: that of tts.tmt)",
-    )
-    prepare.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    prepare.add_argument("--min-s", type=float, default=0.5, metavar="S", help="shortest recording (default: 0.5)")
-    prepare.add_argument("--max-s", type=float, default=30.0, metavar="S", help="longest recording (default: 30)")
-    prepare.add_argument("--limit", type=int, metavar="N", help="only the first N items, for a quick look")
-    prepare.add_argument("--shard-items", type=int, default=256, metavar="N", help="items in a shard (default: 256)")
 
 
 def default_config() -> Path:
