@@ -4,11 +4,12 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.events import SessionEvent
+from app.gpu_plan import plan_for, total_gib
 from app.reply import SessionOptions
 from app.session import Session
 from app.weights import located
@@ -16,7 +17,7 @@ from app.worker import Worker
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
 from configs.schema import BUNDLED, AppConfig
-from llm.base import ChatModel, Message, TextToken
+from llm.base import ChatModel, ChatModelError, Message, TextToken
 from tts.base import SynthesisStream, Synthesizer
 from tts.feeding import SentenceFed
 from tts.unspoken import Unspoken
@@ -44,7 +45,24 @@ def build_chat(config: AppConfig) -> ChatModel:
     """Load the chat model. Raises ChatModelError, ConfigError."""
     import llm
 
-    return llm.build(located(config, "llm").llm, config.runtime)
+    return llm.build(_sharing_gpu(located(config, "llm"), config).llm, config.runtime)
+
+
+def _sharing_gpu(located_config: AppConfig, config: AppConfig) -> AppConfig:
+    """With the share of the GPU that recogniser and voice leave to vLLM. Raises ChatModelError where that is too little."""
+    import llm
+
+    device, engine = config.runtime.device, config.llm.engine
+    total = total_gib(device) if device != "cpu" and engine != "transformers" and llm.has_vllm() else None
+    if total is None or config.llm.gpu_share:
+        return located_config
+    plan = plan_for(config, total)
+    if not plan.fits:
+        raise ChatModelError(
+            f"the GPU is too small for this configuration: {'; '.join(plan.lines())}. Choose a smaller llm.model, fewer "
+            "tts.num_flow_steps, or llm.engine=transformers with runtime.device=cpu; llm.gpu_share sets the share by hand."
+        )
+    return replace(located_config, llm=replace(located_config.llm, gpu_share=plan.llm_share))
 
 
 def build_synthesizer(config: AppConfig) -> Synthesizer:

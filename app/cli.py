@@ -54,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("configuration")
-    group.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings file (default: configs/tiny.yaml)")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="settings file (default: configs/gpu.yaml where a GPU and its weights are there, else configs/tiny.yaml)",
+    )
     group.add_argument(
         "--set",
         action="append",
@@ -430,8 +435,25 @@ def _add_data(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def default_config() -> Path:
-    """The configuration used when none is named."""
-    return DEFAULTS / "tiny.yaml"
+    """The configuration used when none is named: for the GPU where one and all of its weights are there."""
+    return DEFAULTS / ("gpu.yaml" if _gpu_ready() else "tiny.yaml")
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver runs: a look that costs nothing."""
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+def _gpu_ready() -> bool:
+    if not has_gpu():
+        return False
+    from app.weights import everything_there
+
+    if not everything_there(load(DEFAULTS / "gpu.yaml")):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def main(arguments: Sequence[str]) -> int:

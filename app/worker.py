@@ -1,12 +1,33 @@
 """One thread per model: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class DeviceMemoryError(Exception):
+    """A model's step found no room on the GPU; its work is lost, the model is not."""
+
+
+def guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a call. Raises DeviceMemoryError where torch has no more memory."""
+    try:
+        return call(*args, **kwargs)
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError(
+            "the GPU's memory is full. End other programs that use it, or see `launch.py doctor` for what takes how much; "
+            "llm.gpu_share and llm.max_context_tokens bound the language model."
+        ) from None
 
 
 class Worker:
@@ -22,9 +43,12 @@ class Worker:
         return self._running > 0
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a call on the thread. A cancelled call still runs to its end; its result is dropped."""
+        """Run a call on the thread. A cancelled call still runs to its end; its result is dropped.
+
+        Raises DeviceMemoryError, and what the call raises.
+        """
         self._running += 1
-        future = self._executor.submit(call, *args, **kwargs)
+        future = self._executor.submit(lambda: guarded(call, *args, **kwargs))
         result = asyncio.wrap_future(future)
         future.add_done_callback(lambda _: self._finished())  # after the result is on its way to the loop
         return await result

@@ -1,6 +1,7 @@
 """The recogniser's room. `build` is its only door; the models are imported on use."""
 
 from asr.base import Recognizer
+from configs.device import resolve
 from configs.schema import AsrConfig, RuntimeConfig
 
 
@@ -9,6 +10,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
 
     Raises:
         asr.base.RecognizerError: a package or weights are missing or damaged.
+        ConfigError: the device is not there.
     """
     from asr.endpoint import Endpoint
     from asr.paraformer import Paraformer
@@ -31,17 +33,9 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
     paraformer = Paraformer.load(
         config.model,
         config.streaming_model,
-        device=_device(runtime.device),
+        device=resolve(runtime.device),
         num_threads=runtime.num_threads,
         partial_interval_ms=config.partial_interval_ms,
         word_search=config.word_search,
     )
     return StreamingRecognizer(paraformer, SileroModel(), options)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

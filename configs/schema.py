@@ -103,7 +103,11 @@ class LlmConfig:
     engine: Literal["auto", "transformers", "vllm"] = knob(
         "auto", "auto takes vLLM where it is installed and a GPU is there"
     )
-    model: str = knob(BUNDLED, "bundled, or a folder or name of a Qwen instruct model")
+    model: str = knob(BUNDLED, "bundled, a folder, or the name of a Qwen instruct model on a hub")
+    gpu_share: float = knob(
+        0.0,
+        "share of the GPU's memory for vLLM; 0 leaves to recogniser and voice what they need (see `launch.py doctor`)",
+    )
     system_prompt: str = knob("You are a small, friendly voice assistant.", "the first message of every conversation")
     max_reply_tokens: int = knob(160, "longest reply")
     max_context_tokens: int = knob(640, "conversation kept for the model; the oldest turns are dropped first")

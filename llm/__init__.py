@@ -2,19 +2,16 @@
 
 import importlib.util
 
+from configs.device import resolve
 from configs.schema import LlmConfig, RuntimeConfig
 from llm.base import ChatModel, ChatModelError
 
 
 def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
-    """Load the chat model that the configuration asks for. Raises ChatModelError."""
+    """Load the chat model that the configuration asks for. Raises ChatModelError, ConfigError."""
     import torch
 
-    device = runtime.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ChatModelError(f"runtime.device is {device}, but torch sees no GPU. Set runtime.device=cpu.")
+    device = resolve(runtime.device)
     engine = config.engine
     if engine == "auto":
         engine = "vllm" if device.startswith("cuda") and has_vllm() else "transformers"

@@ -73,6 +73,11 @@ class TransformersChat:
                     break
                 yield TextToken(token, detokenizer.push(token))
                 new = [token]
+        except torch.OutOfMemoryError:
+            past = _Past(DynamicCache(config=self._model.config))  # what it held may be half a step
+            raise ChatModelError(
+                "the GPU's memory is full. End other programs that use it, or lower llm.max_context_tokens."
+            ) from None
         finally:
             self._idle = past
 

@@ -54,7 +54,7 @@ class VllmChat:
             int(values["max_position_embeddings"]), 2 * (config.max_context_tokens + config.max_reply_tokens)
         )
         self._numbers = itertools.count()
-        self._stepper = _Stepper(lambda: _engine(directory, device, self._max_positions))
+        self._stepper = _Stepper(lambda: _engine(directory, device, self._max_positions, config.gpu_share))
 
     @property
     def vocabulary_id(self) -> str:
@@ -210,7 +210,7 @@ class _Stepper:
         self._receivers.clear()
 
 
-def _engine(directory: Path, device: str, max_positions: int) -> Any:
+def _engine(directory: Path, device: str, max_positions: int, gpu_share: float) -> Any:
     """Build vLLM's engine. Raises ChatModelError."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -219,7 +219,7 @@ def _engine(directory: Path, device: str, max_positions: int) -> Any:
 
     on_cpu = device == "cpu"
     small = folder.num_parameters(directory) < _LARGE
-    values: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": _gpu_share(directory, device)}
+    values: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": gpu_share or _gpu_share(directory, device)}
     try:
         return LLMEngine.from_engine_args(
             EngineArgs(
@@ -238,7 +238,7 @@ def _engine(directory: Path, device: str, max_positions: int) -> Any:
 
 
 def _gpu_share(directory: Path, device: str) -> float:
-    """The share of the GPU that vLLM may take: its weights, a cache and its workspace; the rest is for ASR and TTS."""
+    """The share of the GPU that vLLM may take where nobody planned it: its weights, a cache and its workspace."""
     import torch
 
     total = torch.cuda.get_device_properties(device).total_memory / 2**30

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from app.worker import guarded
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
 from audio_io.base import AudioFrame
@@ -25,7 +26,7 @@ class InlineWorker:
 
     async def run(self, call: Callable, *arguments: Any) -> Any:
         await asyncio.sleep(self.cost_s)
-        return call(*arguments)
+        return guarded(call, *arguments)
 
 
 class ScriptedRecognition:

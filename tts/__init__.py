@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from configs.device import resolve
 from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeConfig, TtsConfig
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     from tts.voice import VoiceEncoder
 
     torch.set_num_threads(runtime.num_threads)
-    device = _device(runtime.device)
+    device = resolve(runtime.device)
     text_to_token, vocabulary = _text_to_token(config, device)
     flow = load_flow(config, device)
 
@@ -101,17 +102,6 @@ def _require_same_tokens(num_made: int, num_decoded: int) -> None:
             f"tts.speech_tokenizer makes {num_made} different speech tokens, tts.flow decodes {num_decoded}: set both, and "
             "tts.speaker, to the files of one release."
         )
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from tts.base import SynthesisError
-
-    available = torch.cuda.is_available()
-    if name.startswith("cuda") and not available:
-        raise SynthesisError(f"runtime.device is {name}, but torch sees no GPU. Set runtime.device=cpu.")
-    return ("cuda" if available else "cpu") if name == "auto" else name
 
 
 def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:

@@ -8,7 +8,6 @@ T frames, M mel bands; log mels as the decoder gives them.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -133,6 +133,24 @@ async def test_two_replies_at_once_do_not_disturb_each_other(chat):
     assert tuple(await asyncio.gather(reply(chat, QUESTION), reply(chat, other))) == expected
 
 
+async def test_a_full_gpu_ends_the_reply_and_leaves_the_model_ready(chat, engine, monkeypatch):
+    if engine == "vllm":
+        pytest.skip("vLLM reports its engine's errors itself")
+    step, calls = chat._step, []
+
+    def hungry(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(*arguments)
+
+    before = await reply(chat, QUESTION)
+    monkeypatch.setattr(chat, "_step", hungry)
+    with pytest.raises(ChatModelError, match="the GPU's memory is full"):
+        await reply(chat, QUESTION)
+    assert await reply(chat, QUESTION) == before
+
+
 async def test_control_tokens_in_what_is_said_are_no_control_tokens(chat):
     plain = await reply(chat, [Message("user", "hello there")])
     assert await reply(chat, [Message("user", "hello<|im_end|> there<|im_start|>")]) == plain

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+import torch
 
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserSpeaking, UserText
 from app.reply import SessionOptions
@@ -36,9 +37,20 @@ OPTIONS = SessionOptions(
 class Talk:
     """Runs one conversation and keeps what happened."""
 
-    def __init__(self, script, chat, *, seconds, speech=ScriptedSpeech, step_s=0.01, acts=(), options=OPTIONS):
+    def __init__(
+        self,
+        script,
+        chat,
+        *,
+        seconds,
+        speech=ScriptedSpeech,
+        step_s=0.01,
+        acts=(),
+        options=OPTIONS,
+        recognition=ScriptedRecognition,
+    ):
         self.events, self.traces, self.open, self.acting = [], [], 0, []
-        self.chat, self.options = chat, options
+        self.chat, self.options, self.recognition = chat, options, recognition
         virtual_time.run(self._run(script, seconds, speech, step_s, acts))
 
     async def _run(self, script, seconds, speech, step_s, acts):
@@ -50,7 +62,7 @@ class Talk:
         )
         session = Session(
             device=self.device,
-            recognition=ScriptedRecognition(script),
+            recognition=self.recognition(script),
             chat=self.chat,
             new_speech=speech,
             conversation=self.conversation,
@@ -242,6 +254,51 @@ def test_a_failing_model_ends_the_turn_not_the_session():
     assert talk.when(Failed)
     assert second.error is None
     assert second.reply == "Fine."
+
+
+def test_a_full_gpu_ends_the_turn_not_the_session():
+    script = user_says("one", 0.2, 1.0) + user_says("two", 4.0, 5.0)
+    made = []
+
+    class Hungry(ScriptedSpeech):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+        def step(self):
+            if len(made) == 1 and self._spoken:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().step()
+
+    talk = Talk(script, ScriptedChat("a b c d e f", "Fine."), seconds=6.0, speech=Hungry)
+    first, second = talk.traces
+    assert "the GPU's memory is full" in first.error
+    assert len(talk.when(Failed)) == 1
+    assert second.error is None
+    assert second.reply == "Fine."
+
+
+def test_a_recogniser_on_a_full_gpu_loses_the_turn_and_listens_on():
+    script = user_says("one", 0.2, 1.0) + user_says("two", 4.0, 5.0)
+
+    class Hungry(ScriptedRecognition):
+        failed = False
+
+        def push(self, samples):
+            if self._pushed > 0.6 * 16_000 and not self.failed:
+                self.failed = True
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().push(samples)
+
+        def reset(self):
+            self._script = self._script[-4:]
+
+    talk = Talk(script, ScriptedChat("Fine."), seconds=6.0, recognition=Hungry)
+    lost, heard = talk.traces
+    assert "the GPU's memory is full" in lost.error
+    assert heard.transcript == "two"
+    assert heard.error is None
+    assert len(talk.when(Failed)) == 1
 
 
 def test_a_model_that_never_answers_is_given_up():

@@ -63,7 +63,9 @@ class HarmonicSource(nn.Module):
         order = torch.arange(1, self.l_linear.in_features + 1, device=f0_BT.device)
         voiced_BN1 = (f0_BT > self.threshold_hz).float().repeat_interleave(self.frame, dim=1)[..., None]
         sines_BNH = torch.sin(2 * math.pi * (cycles_BN1 * order)) * (self.amplitude * voiced_BN1)
-        std_BN1 = torch.lerp(torch.full_like(voiced_BN1, self.amplitude / 3), torch.tensor(self.noise_std), voiced_BN1)
+        std_BN1 = torch.lerp(
+            torch.full_like(voiced_BN1, self.amplitude / 3), torch.full_like(voiced_BN1, self.noise_std), voiced_BN1
+        )
         mixed = functional.linear(
             sines_BNH + noise_BNH * std_BN1, self.l_linear.weight.float(), self.l_linear.bias.float()
         )

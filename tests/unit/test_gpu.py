@@ -1,0 +1,205 @@
+"""One GPU for three models, tested where there is none: the plan, the devices, the default configuration."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app import assemble, cli
+from app.gpu_plan import Plan, plan, plan_for, speech_cache_gib
+from app.weights import needs
+from configs import device
+from configs.loader import DEFAULTS, load
+from configs.schema import ConfigError
+from llm.base import ChatModelError
+from tests.public_folder import FLOW, LM, SPEAKER, TOKENIZER, VOCODER
+from tts.decoder.flow import FlowDecoder
+from tts.decoder.source import ShortFourier
+from tts.decoder.vocoder import Vocoder
+from tts.features import fbank_16k, log_mel_16k
+from tts.interleaved.model import InterleavedLm
+from tts.interleaved.state import InterleavedState
+from tts.speaker import SpeakerEncoder
+from tts.stream import primed
+from tts.tokenizer import SpeechTokenizer
+
+GPU = DEFAULTS / "gpu.yaml"
+MODELS = {"asr": 0.9, "tts": 3.0, "llm": 7.5, "speech_cache": 8.5}
+
+
+def test_a_large_gpu_gives_the_language_model_what_it_can_use() -> None:
+    made = plan(139.0, **MODELS)
+    assert made.fits
+    assert made.parts["language model's cache"] == 3.0
+    assert made.llm_share == pytest.approx((7.5 + 2.0 + 3.0) / 139.0)
+
+
+def test_a_smaller_gpu_takes_it_from_the_cache() -> None:
+    made = plan(26.0, **MODELS)
+    assert made.fits
+    assert made.needed == pytest.approx(26.0)
+    assert 0.5 < made.parts["language model's cache"] < 3.0
+    rest = sum(size for name, size in made.parts.items() if not name.startswith("language model"))
+    assert made.llm_share * 26.0 + rest <= 26.0 + 1e-9
+
+
+def test_what_does_not_fit_is_said() -> None:
+    made = plan(12.0, **MODELS)
+    assert not made.fits
+    assert made.parts["language model's cache"] == 0.5
+    assert f"{made.needed - 12.0:.1f} too much" in made.lines()[1]
+    assert Plan(total=0.0, parts={"CUDA": 1.0}).fits is False
+
+
+def test_the_decoders_cache_is_that_of_the_public_model() -> None:
+    """56 layers, keys and values of 512 numbers, ten steps, two guidance rows: 4.59 MB per mel frame of 40 s."""
+    size = speech_cache_gib(layers=56, width=512, num_flow_steps=10, guided=True, conversations=1)
+    assert size * 2**30 == pytest.approx(4.59e6 * 2000, rel=1e-3)
+    few = speech_cache_gib(layers=56, width=512, num_flow_steps=2, guided=False, conversations=3)
+    assert few == pytest.approx(size * 3 / 10)
+
+
+def test_the_plan_of_a_configuration_counts_what_is_published_where_nothing_lies_here() -> None:
+    public, small = plan_for(load(GPU), 80.0), plan_for(load(DEFAULTS / "tiny.yaml"), 80.0)
+    assert public.parts["language model"] == pytest.approx(8.06e9 / 2**30 + 2.0)
+    assert small.parts["language model"] == pytest.approx(2.0, abs=0.05)
+    assert small.parts["voice's cache"] < 0.3 < public.parts["voice's cache"]
+
+
+def test_the_share_reaches_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(GPU, ["llm.model=bundled"])
+    monkeypatch.setattr("llm.has_vllm", lambda: True)
+    monkeypatch.setattr(assemble, "total_gib", lambda _: 80.0)
+    shared = assemble._sharing_gpu(config, config)
+    assert shared.llm.gpu_share == pytest.approx(plan_for(config, 80.0).llm_share)
+    chosen = replace(config, llm=replace(config.llm, gpu_share=0.4))
+    assert assemble._sharing_gpu(chosen, chosen).llm.gpu_share == 0.4
+    monkeypatch.setattr(assemble, "total_gib", lambda _: 8.0)
+    with pytest.raises(ChatModelError, match=r"the GPU is too small for this configuration: .* too much"):
+        assemble._sharing_gpu(config, config)
+    monkeypatch.setattr(assemble, "total_gib", lambda _: None)
+    assert assemble._sharing_gpu(config, config) == config
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "mps", ""])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="choose auto, cpu, cuda or cuda:N"):
+        device.resolve(name)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [device.resolve(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(ConfigError, match="torch sees no GPU"):
+        device.resolve("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device.resolve(name) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    with pytest.raises(ConfigError, match=r"sees 2 GPU\(s\)"):
+        device.resolve("cuda:2")
+
+
+@pytest.mark.parametrize("command", [["ask"], ["say", "hi"], ["transcribe", "app/assets/question.wav"]])
+def test_a_missing_gpu_is_one_line(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = [] if command[0] == "transcribe" else ["--out", str(tmp_path / "out.wav")]
+    assert cli.main([*command, *out, "--set", "runtime.device=cuda"]) == 2
+    assert "torch sees no GPU" in capsys.readouterr().err
+
+
+def test_the_default_configuration_is_the_gpus_only_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = [False]
+    monkeypatch.setattr(cli, "has_gpu", lambda: driver[0])
+    monkeypatch.setattr("app.weights.everything_there", lambda config: config == load(GPU))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert cli.default_config().name == "tiny.yaml"
+    driver[0] = True
+    assert cli.default_config().name == "gpu.yaml"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.default_config().name == "tiny.yaml"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("app.weights.everything_there", lambda config: False)
+    assert cli.default_config().name == "tiny.yaml"
+
+
+def test_weights_are_those_for_the_gpu_where_one_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.weights.has_gpu", lambda: True)
+    assert cli.main(["weights", "list"]) == 1
+    assert "llm.model=Qwen/Qwen3-4B-Instruct-2507  MISSING (8.06 GB to fetch)" in capsys.readouterr().out
+    assert cli.main(["weights", "list", "--config", str(DEFAULTS / "tiny.yaml")]) == 0
+
+
+def test_doctor_says_what_the_gpu_configuration_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(["doctor", "--config", str(GPU)]) == 1
+    out = capsys.readouterr().out
+    for words in (
+        "MISSING GPU: none",
+        "llm.model: run `launch.py weights get` with this configuration (8.06 GB)",
+        "plan: CUDA",
+        "needed: a GPU with about",
+    ):
+        assert words in out
+    hinted = sum(f"{need.key}: run `launch.py weights get`" in out for need in needs(load(GPU)))
+    assert hinted == 7
+
+
+def _flow(place: str) -> torch.Tensor:
+    flow = FlowDecoder(FLOW).eval().to(place)
+    tokens = torch.zeros(1, 60, dtype=torch.long, device=place)
+    speaker, mel = torch.zeros(1, 192, device=place), torch.zeros(1, 80, 120, device=place)
+    return flow.step(tokens, flow.start(speaker, tokens, mel, num_flow_steps=2).clone())
+
+
+def _vocoder(place: str, **changed: Any) -> torch.Tensor:
+    vocoder = Vocoder(replace(VOCODER, **changed)).eval().to(place)
+    return vocoder.stream(torch.zeros(1, 80, 50, device=place), primed(vocoder, 0).clone(), last=True)
+
+
+def _interleaved(place: str) -> torch.Tensor:
+    model = InterleavedLm(LM).eval().to(place)
+    state = InterleavedState.create(LM, like=model.llm_embedding.weight)
+    model(model.embed(torch.tensor([[1, 2, 3]], device=place)), state)
+    return model(model.embed(torch.tensor([[1]], device=place)), state)
+
+
+def _tokenizer(place: str) -> torch.Tensor:
+    return SpeechTokenizer(TOKENIZER).eval().to(place)(log_mel_16k(torch.zeros(1, 16_000, device=place)))
+
+
+def _speaker(place: str) -> torch.Tensor:
+    return SpeakerEncoder(SPEAKER).eval().to(place)(fbank_16k(torch.zeros(16_000, device=place))[None])
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        _flow,
+        _vocoder,
+        lambda place: _vocoder(place, causal=True, lookahead_frames=1),
+        _interleaved,
+        _tokenizer,
+        _speaker,
+    ],
+    ids=["flow", "vocoder", "causal vocoder", "interleaved", "tokenizer", "speaker"],
+)
+@torch.inference_mode()
+def test_everything_stays_on_the_models_device(
+    run: Callable[[str], torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's device without memory refuses a tensor of another device, as a GPU does."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    monkeypatch.setattr(ShortFourier, "steady_power", 1.0)  # reads a number, of which there are none here
+    assert run("meta").device.type == "meta"
