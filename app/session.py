@@ -49,7 +49,7 @@ from app.turn_taking import (
     TurnTaking,
     Typed,
 )
-from app.worker import Worker
+from app.worker import DeviceMemoryError, Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Event, FinalTranscript, RecognitionStream, RecognizerError, SpeechStarted
 from audio_io.base import AudioDevice, DeviceError
@@ -153,7 +153,9 @@ class Session:
             if self._deaf:
                 raise
             self._deaf = True
-            log.error("the recogniser failed: %s", error, exc_info=not isinstance(error, RecognizerError))
+            log.error(
+                "the recogniser failed: %s", error, exc_info=not isinstance(error, RecognizerError | DeviceMemoryError)
+            )
             await self._asr_worker.run(self._recognition.reset)
             happenings = [NotHeard(one_line(error))]
         for happening in happenings:
@@ -263,7 +265,7 @@ class Session:
             trace.heard = trace.reply
         except Exception as error:  # of the voice or the device, in which no apology can be said; or a fault of ours
             await reply.committed.wait()
-            known = isinstance(error, SynthesisError | DeviceError)
+            known = isinstance(error, SynthesisError | DeviceError | DeviceMemoryError)
             log.error("turn %d: %s", trace.turn, error, exc_info=not known)
             trace.heard = trace.heard_by(self._device.flush(self._options.flush_fade_ms).played_samples)
             self._fail(reply, one_line(error))

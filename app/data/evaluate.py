@@ -18,6 +18,7 @@ from app.assemble import build_recognizer, build_synthesizer, build_voice, prepa
 from app.cli import configuration
 from app.data.testset import Case, errors, language_of, read_testset, score
 from audio_io.file import read_audio, write_wav
+from configs.device import resolve
 from configs.schema import BUNDLED, AppConfig, ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, Synthesizer, VoiceError
 
@@ -86,7 +87,7 @@ def listener(name: str, config: AppConfig, language: str) -> tuple[Listener, str
     from transformers import pipeline
 
     try:
-        recognise = pipeline("automatic-speech-recognition", model=name, device=_device(config))
+        recognise = pipeline("automatic-speech-recognition", model=name, device=resolve(config.runtime.device))
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ConfigError(f"--judge {name}: not a transformers folder of a recogniser ({reason}).") from None
@@ -95,13 +96,6 @@ def listener(name: str, config: AppConfig, language: str) -> tuple[Listener, str
         return str(recognise({"raw": resample(samples, SAMPLE_RATE, HZ), "sampling_rate": HZ})["text"])
 
     return transcribe, f"{Path(name).name} (transformers, {type(recognise.model).__name__})"
-
-
-def _device(config: AppConfig) -> str:
-    import torch
-
-    chosen = config.runtime.device
-    return ("cuda:0" if torch.cuda.is_available() else "cpu") if chosen == "auto" else chosen
 
 
 def speak_all(config: AppConfig, cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
