@@ -263,7 +263,8 @@ def _add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="recordings of questions; NAME.json beside NAME.wav may hold text, keywords, pauses, replies, reply and "
-        "interruption (default: the built-in set)",
+        "interruption; or the word pauses: questions with a pause inside, made with flite and espeak-ng "
+        "(default: the built-in set)",
     )
     what.add_argument("--limit", type=int, metavar="N", help="only the first N cases, for a quick look")
     what.add_argument("--repeats", type=int, default=1, metavar="N", help="play every case N times (default: 1)")

@@ -36,6 +36,7 @@ class RunningReply:
         self.untold: list[SessionEvent] = []  # of before
         self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
         self.complete = False
+        self.audible_samples: int | None = None  # played until it was silenced; None: it is not
 
     async def cancel(self) -> None:
         """Cancel the task and wait until it is gone; its models' running steps end, their results are dropped."""

@@ -25,7 +25,7 @@ from app.events import (
     UserText,
 )
 from app.reply import RunningReply, SessionOptions, one_line
-from app.trace import TurnTrace, first_audible
+from app.trace import LevelMark, TurnTrace, first_audible
 from app.turn_taking import (
     Answer,
     Apologise,
@@ -34,6 +34,7 @@ from app.turn_taking import (
     Drop,
     Duck,
     Happening,
+    Hush,
     Interrupt,
     Keep,
     Listen,
@@ -180,9 +181,11 @@ class Session:
                 case ShowPartial(text):
                     self._notify(UserText(turn=self._turn, text=text, final=False))
                 case Duck():
-                    self._device.duck(self._options.duck_gain, self._options.duck_fade_ms)
+                    self._level(self._options.duck_gain)
+                case Hush():
+                    self._level(0.0)
                 case Resume():
-                    self._device.duck(1.0, self._options.duck_fade_ms)
+                    self._level(1.0)
                 case Interrupt():
                     await self._interrupt()
                 case Prepare(text):
@@ -204,6 +207,13 @@ class Session:
                     await self._apologise(reason)
                 case Dismiss():
                     self._turn -= 1
+
+    def _level(self, gain: float) -> None:
+        """Play the running reply at so much of its level; what is played at none is not heard."""
+        self._device.duck(gain, self._options.duck_fade_ms)
+        if self._running:
+            self._running.trace.marks.levels.append(LevelMark(at=self._device.clock.now(), gain=gain))
+            self._running.audible_samples = self._device.played_samples if gain == 0.0 else None
 
     async def _prepare(self, text: str) -> None:
         """Begin the reply to what the user has said so far, in case that is all."""
@@ -387,9 +397,10 @@ class Session:
         await reply.cancel()
         trace = reply.trace
         trace.interrupted = True
-        trace.heard = trace.heard_by(report.played_samples)
+        heard = report.played_samples if reply.audible_samples is None else reply.audible_samples
+        trace.heard = trace.heard_by(heard)
         self._remember(trace)
-        self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard, played_samples=report.played_samples))
+        self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard, played_samples=heard))
         self._finish(reply)
 
     def _remember(self, trace: TurnTrace) -> None:

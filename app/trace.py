@@ -54,6 +54,14 @@ class DecoderChunkMark:
     vocoder_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelMark:
+    """The reply was ducked (gain below 1) or silenced (0) because of a voice over it, or came back (1)."""
+
+    at: float
+    gain: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Marks:
     """When things happened in a turn; seconds on the capture sample clock, None for what did not happen."""
@@ -65,6 +73,7 @@ class Marks:
     text_tokens: list[TextTokenMark] = field(default_factory=list)
     speech_steps: list[SpeechStepMark] = field(default_factory=list)
     decoder_chunks: list[DecoderChunkMark] = field(default_factory=list)
+    levels: list[LevelMark] = field(default_factory=list)
     llm_done: float | None = None
     first_audible_sample: float | None = None
     last_sample: float | None = None

@@ -5,14 +5,23 @@
                                +------ recognised words ----+--------------------------+   (barge-in)
 
 A pause after words that may be all of the turn lets the reply be prepared; the end of the turn decides what becomes of it.
-A voice over the reply ducks it at once. Recognised words interrupt it; a cough or a back-channel word does not, and the reply
-comes back to its level.
+A voice over the reply ducks it at once, and silences it when it lasts. Recognised words interrupt it; a cough or a
+back-channel word does not, and the reply comes back to its level.
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
-from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from asr.base import (
+    Event,
+    FinalTranscript,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSustained,
+    VoiceHeard,
+    VoiceLost,
+)
 
 
 class State(Enum):
@@ -63,6 +72,11 @@ class NotHeard:
 @dataclass(frozen=True, slots=True)
 class Duck:
     """A voice over the reply, perhaps a barge-in: play the reply faintly until that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hush:
+    """The voice lasts, it is probably one: play the reply unheard until that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +147,29 @@ class Apologise:
 
 
 Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed | Asked | NotHeard
-Action = Listen | ShowPartial | Duck | Resume | Interrupt | Prepare | Drop | Reply | Keep | Answer | Dismiss | Apologise
+Action = (
+    Listen
+    | ShowPartial
+    | Duck
+    | Hush
+    | Resume
+    | Interrupt
+    | Prepare
+    | Drop
+    | Reply
+    | Keep
+    | Answer
+    | Dismiss
+    | Apologise
+)
+
+
+class _Voice(IntEnum):
+    """How much is heard of the user, and what a reply has given way to."""
+
+    NONE = 0
+    HEARD = 1
+    LASTING = 2
 
 
 class TurnTaking:
@@ -145,23 +181,32 @@ class TurnTaking:
         self.state = State.LISTENING
         self.interruptible = True  # a voice over a reply may stop it
         self.replies = True  # of itself, to every turn
-        self._voice = False  # the user is heard
-        self._ducked = False  # the reply, because of that
+        self._voice = _Voice.NONE
+        self._yielded = _Voice.NONE  # to which the reply has given way
 
     def on(self, happening: Happening) -> list[Action]:
         """Take one happening, change state, and return what is to be done, in order."""
         match happening:
+            case VoiceHeard():
+                self._voice = _Voice.HEARD
+                return self._yield()
+            case SpeechSustained():
+                self._voice = _Voice.LASTING
+                return self._yield()
+            case VoiceLost():
+                self._voice = _Voice.NONE
+                return self._resume()
             case SpeechStarted():
                 return self._voice_began()
             case PartialTranscript(text=text):
                 return [*self._take_floor(), ShowPartial(text)] if text and not self._is_aside(text) else []
             case SpeechEnded(text=text, complete=complete):
-                self._voice = False
+                self._voice = _Voice.NONE
                 if self._is_aside(text):
                     return self._resume()
                 return [Prepare(text)] if complete and self.replies and self.state is State.USER_SPEAKING else []
             case FinalTranscript(text=text):
-                self._voice = False
+                self._voice = _Voice.NONE
                 if self._is_aside(text):
                     return self._resume()
                 return self._turn_over(happening)
@@ -175,14 +220,14 @@ class TurnTaking:
                 if self.state is not State.THINKING:
                     return []
                 self.state = State.BOT_SPEAKING
-                return self._duck() if self._voice else []
+                return self._yield()
             case StopSpeaking():
                 if not self._replying:
                     return []
                 self._silent(State.LISTENING)
                 return [Interrupt()]
             case NotHeard(reason):
-                self._voice = False
+                self._voice = _Voice.NONE
                 if self.state is not State.USER_SPEAKING:
                     return self._resume()
                 self.state = State.THINKING
@@ -202,7 +247,7 @@ class TurnTaking:
         return self._replying and aside
 
     def _voice_began(self) -> list[Action]:
-        self._voice = True
+        self._voice = _Voice.HEARD
         match self.state:
             case State.USER_SPEAKING:
                 return [Drop()]
@@ -210,18 +255,19 @@ class TurnTaking:
                 self.state = State.USER_SPEAKING
                 return [Listen()]
             case State.BOT_SPEAKING:
-                return self._duck()
+                return self._yield()
             case State.THINKING:
                 return []
 
-    def _duck(self) -> list[Action]:
-        if not self.interruptible:
+    def _yield(self) -> list[Action]:
+        """Let the reply give way to the voice."""
+        if not self.interruptible or self.state is not State.BOT_SPEAKING or self._voice <= self._yielded:
             return []
-        before, self._ducked = self._ducked, True
-        return [] if before else [Duck()]
+        self._yielded = self._voice
+        return [Hush() if self._voice is _Voice.LASTING else Duck()]
 
     def _resume(self) -> list[Action]:
-        before, self._ducked = self._ducked, False
+        before, self._yielded = self._yielded, _Voice.NONE
         return [Resume()] if before else []
 
     def _turn_over(self, transcript: FinalTranscript) -> list[Action]:
@@ -247,4 +293,4 @@ class TurnTaking:
 
     def _silent(self, state: State) -> None:
         """No reply sounds any more."""
-        self.state, self._ducked = state, False
+        self.state, self._yielded = state, _Voice.NONE

@@ -15,12 +15,15 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
     from asr.endpoint import Endpoint
     from asr.paraformer import Paraformer
     from asr.stream import StreamingRecognizer, StreamOptions
+    from asr.turn_end import bundled
     from asr.vad import SileroModel
 
     endpoint = config.endpoint
     options = StreamOptions(
         vad_threshold=config.vad_threshold,
+        notice_ms=config.notice_ms,
         min_speech_ms=config.min_speech_ms,
+        sustained_ms=config.sustained_ms,
         pre_roll_ms=config.pre_roll_ms,
         partial_interval_ms=config.partial_interval_ms,
         max_turn_s=endpoint.max_turn_s,
@@ -28,6 +31,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
             complete_silence_ms=endpoint.complete_silence_ms,
             min_silence_ms=endpoint.min_silence_ms,
             incomplete_silence_ms=endpoint.incomplete_silence_ms,
+            judge=bundled(),
         ),
     )
     paraformer = Paraformer.load(

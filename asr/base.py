@@ -17,6 +17,27 @@ class RecognizerError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceHeard:
+    """Somebody makes himself heard, too short so far to be sure of: `SpeechStarted` or `VoiceLost` follows."""
+
+    at: int  # first window of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceLost:
+    """It was too short to be speech."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechSustained:
+    """The user's voice lasts: longer than most coughs; whether it says something is not known yet."""
+
+    at: int  # capture position at which that was clear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStarted:
     """The user began to speak."""
 
@@ -52,7 +73,7 @@ class FinalTranscript:
     compute_ms: float  # wall time of the final pass
 
 
-Event = SpeechStarted | PartialTranscript | SpeechEnded | FinalTranscript
+Event = VoiceHeard | VoiceLost | SpeechStarted | SpeechSustained | PartialTranscript | SpeechEnded | FinalTranscript
 
 
 class RecognitionStream(Protocol):

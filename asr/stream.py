@@ -19,8 +19,11 @@ from asr.base import (
     RecognizerError,
     SpeechEnded,
     SpeechStarted,
+    SpeechSustained,
+    VoiceHeard,
+    VoiceLost,
 )
-from asr.endpoint import Endpoint, calls_for_more
+from asr.endpoint import Endpoint
 from asr.paraformer import Paraformer, ParaformerStream
 from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 
@@ -34,7 +37,9 @@ class StreamOptions:
     """Times of the recogniser; `configs.schema.AsrConfig` documents them."""
 
     vad_threshold: float
+    notice_ms: int
     min_speech_ms: int
+    sustained_ms: int
     pre_roll_ms: int
     partial_interval_ms: int
     max_turn_s: float
@@ -154,12 +159,21 @@ class TurnStream:
         if voiced:
             if self._onset is None:
                 self._onset, self._voiced_samples = self._clock - WINDOW, 0
-            self._voiced_samples += WINDOW
+            noticed = self._lasted(self._options.notice_ms)
             if self._voiced_samples >= self._samples(self._options.min_speech_ms):
                 return self._begin()
-        elif self._onset is not None and self._clock - self._last_voiced >= self._samples(_ONSET_GAP_MS):
+            return [VoiceHeard(at=self._onset)] if noticed else []
+        if self._onset is not None and self._clock - self._last_voiced >= self._samples(_ONSET_GAP_MS):
+            noticed = self._voiced_samples >= self._samples(self._options.notice_ms)
             self._onset = None
+            return [VoiceLost(at=self._clock)] if noticed else []
         return []
+
+    def _lasted(self, milliseconds: float) -> bool:
+        """Count one more voiced window; true when the voice has just become so long."""
+        before = self._voiced_samples
+        self._voiced_samples += WINDOW
+        return before < self._samples(milliseconds) <= self._voiced_samples
 
     def _begin(self) -> list[Event]:
         assert self._onset is not None
@@ -177,8 +191,10 @@ class TurnStream:
         assert turn is not None
         events: list[Event] = []
         if voiced and turn.in_pause:
-            turn.in_pause = False
+            turn.in_pause, self._voiced_samples = False, 0
             events.append(SpeechStarted(at=self._clock - WINDOW))
+        if voiced and self._lasted(self._options.sustained_ms):
+            events.append(SpeechSustained(at=self._clock))
         silence = self._clock - self._last_voiced
         if not turn.in_pause:
             if silence >= self._samples(_PAUSE_MS):
@@ -186,7 +202,7 @@ class TurnStream:
                 turn.pause_text = self._read()
                 turn.pause_begin = self._speech_end()
                 events += self._partial(turn.pause_text)
-                complete = bool(turn.pause_text) and not calls_for_more(turn.pause_text)
+                complete = bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text)
                 events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=complete))
             elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
                 events += self._partial(turn.streamed_text(self._read))

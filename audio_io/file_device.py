@@ -152,6 +152,10 @@ class FileDevice:
         """What the loudspeaker played since the clock's zero, float32 (N,) at 24 kHz."""
         return self._timeline(self._sounded())
 
+    def own_level(self) -> np.ndarray:
+        """The same as it would have sounded, had nothing ducked it."""
+        return self._timeline(self._played)
+
     def _sounded(self) -> list[tuple[int, np.ndarray]]:
         return [(begin, samples * self._level(begin, len(samples))) for begin, samples in self._played]
 

@@ -50,21 +50,25 @@ class AudioConfig:
 class EndpointConfig:
     """When the user's turn is over."""
 
-    complete_silence_ms: int = knob(300, "silence after words that look finished")
-    min_silence_ms: int = knob(450, "silence after other words")
-    incomplete_silence_ms: int = knob(900, "silence after words that call for more (a trailing 'and', 'the', 'uh')")
+    complete_silence_ms: int = knob(300, "silence after words that are probably all")
+    min_silence_ms: int = knob(600, "silence after words that may be all, or that are not known")
+    incomplete_silence_ms: int = knob(900, "silence after words that call for more ('what is the', 'tell me', 'uh')")
     speculation: Literal["none", "llm", "tts"] = knob(
         "tts",
         "what is begun within that silence, unheard, and dropped when the user goes on: nothing, the reply's words, its voice",
     )
     backchannel: tuple[str, ...] = knob(
         (
+            "uh",
             "uh-huh",
             "uhuh",
             "mhm",
             "mm-hmm",
             "mm",
+            "hm",
             "hmm",
+            "ah",
+            "oh",
             "huh",
             "yeah",
             "yep",
@@ -90,7 +94,11 @@ class AsrConfig:
         True, "choose the final words with a language model where the recogniser's folder names one"
     )
     vad_threshold: float = knob(0.5, "speech probability at which a voice counts as speaking")
+    notice_ms: int = knob(30, "a voice of this length ducks the reply it is heard over")
     min_speech_ms: int = knob(120, "shorter bursts are no speech")
+    sustained_ms: int = knob(
+        250, "a voice of this length silences the reply, until it is known whether its words interrupt it"
+    )
     pre_roll_ms: int = knob(300, "audio kept from before the detected start of speech")
     partial_interval_ms: int = knob(480, "how often a partial transcript is made")
     endpoint: EndpointConfig = knob(EndpointConfig, "end of turn")

@@ -34,8 +34,14 @@ class Interjection:
     """What the user utters while the reply is played."""
 
     samples: np.ndarray  # float32 (N,) at 16 kHz
-    text: str  # "" for a cough: the reply should go on
+    text: str  # "" for a cough
     after_s: float  # after the first audible sample of the reply
+    aside: bool = False  # a back-channel word: the reply should go on, as after a cough
+
+    @property
+    def interrupts(self) -> bool:
+        """The reply should stop."""
+        return bool(self.text) and not self.aside
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +112,10 @@ def _assemble(plan: Plan, index: int) -> Case:
         said = plan.interjection.get("say", "")
         sound = clips.pop() if said else cough(rng)
         interjection = Interjection(
-            samples=_in_room([sound], rng)[0], text=said, after_s=float(plan.interjection["after_s"])
+            samples=in_room([sound], rng)[0],
+            text=said,
+            after_s=float(plan.interjection["after_s"]),
+            aside=bool(plan.interjection.get("aside", False)),
         )
     parts, pauses, at = [np.zeros(_samples(LEAD_S), np.float32)], [], LEAD_S
     if plan.cough_s is not None:
@@ -124,7 +133,7 @@ def _assemble(plan: Plan, index: int) -> Case:
     if not plan.say and plan.cough_s is None:
         parts.append(np.zeros(_samples(2.0), np.float32))
     spoken = [part for part in plan.say if isinstance(part, str)]
-    samples, clean = _in_room(parts, rng, plan.noise_db)
+    samples, clean = in_room(parts, rng, plan.noise_db)
     return Case(
         name=plan.name,
         samples=samples,
@@ -133,7 +142,7 @@ def _assemble(plan: Plan, index: int) -> Case:
         keywords=plan.keywords,
         pauses=tuple(pauses),
         words_from=words_from - 0.05,
-        replies=0 if not spoken else 2 if interjection and interjection.text else 1,
+        replies=0 if not spoken else 2 if interjection and interjection.interrupts else 1,
         interjection=interjection,
         reply=REPLIES[index % len(REPLIES)],
     )
@@ -149,7 +158,7 @@ def _trimmed(clip: np.ndarray) -> np.ndarray:
     return clip[loud[0] : loud[-1] + 1]
 
 
-def _in_room(
+def in_room(
     parts: list[np.ndarray], rng: np.random.Generator, noise_db: float | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Parts in a row with some silence after them, in faint hiss or in pink noise at a signal-to-noise ratio.
@@ -225,6 +234,7 @@ def _of_file(path: Path, values: dict[str, Any], index: int) -> Case:
                 samples=read_audio(path.parent / str(told["file"]), CLIP_HZ).samples,
                 text=str(told.get("text", "words")),
                 after_s=float(told.get("after_s", 1.0)),
+                aside=bool(told.get("aside", False)),
             )
         return Case(
             name=path.stem,
@@ -232,7 +242,7 @@ def _of_file(path: Path, values: dict[str, Any], index: int) -> Case:
             text=str(values.get("text", path.stem)),
             keywords=tuple((g,) if isinstance(g, str) else tuple(map(str, g)) for g in values.get("keywords", ())),
             pauses=tuple((float(a), float(b)) for a, b in values.get("pauses", ())),
-            replies=int(values.get("replies", 2 if interjection and interjection.text else 1)),
+            replies=int(values.get("replies", 2 if interjection and interjection.interrupts else 1)),
             interjection=interjection,
             reply=str(values.get("reply", REPLIES[index % len(REPLIES)])),
         )

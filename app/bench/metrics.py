@@ -10,7 +10,7 @@ import numpy as np
 from app.bench.acoustic import Heard, Span
 from app.bench.cases import CLIP_HZ, Case
 from app.bench.talk import Conversation
-from app.trace import TurnTrace
+from app.trace import AUDIBLE, TurnTrace
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN
 
 STAGES = (
@@ -27,6 +27,8 @@ STAGES = (
 TOLERANCE_S = 0.020  # trace and recording must agree within it
 NEAR_S = 0.3  # an onset of the recording this far from the trace's is another sound
 NEAR_ONSET_S = 0.02  # a recording's first voice may seem to begin this much before it was played: frames, resampling
+GAIN_FRAME = 120  # samples of the recording: 5 ms
+FAINT = 4 * AUDIBLE  # frames of a reply below it tell nothing about its level
 ROUNDS = 1000
 
 
@@ -51,6 +53,8 @@ class Turn:
     reply: str
     sentences: int
     underruns: int
+    speculations: int
+    speculations_dropped: int
     spoken_s: float
     compute_s: float  # of the synthesiser, text to samples
     made_s: float  # audio that this computing made
@@ -73,10 +77,13 @@ class Manners:
     expected_replies: int
     replies: int
     cut_off: bool | None  # a turn was taken for over before the user had ended
+    wait_s: float | None  # last voice of the user -> the decision that his turn is over; None after a cut-off
     replies_in_pauses: int | None
+    duck_s: float | None  # first voice over the reply -> the reply is fainter
     stop_s: float | None  # first voice of the interruption -> last audible sample of the reply
+    resumed_s: float | None  # last sound of a cough or a back-channel word -> the reply is at its own level again
     interrupted_by_words: bool | None
-    interrupted_by_cough: bool | None
+    interrupted_by_aside: bool | None  # a cough or a back-channel word
     heard_words_off: int | None  # the trace's heard text against what the recording played
     spoken_s: float
     unknown_sounds: int  # replies in the recording that no trace knows
@@ -167,6 +174,8 @@ def turn_figures(
                 reply=trace.reply,
                 sentences=num_sentences(trace.reply),
                 underruns=trace.underruns,
+                speculations=trace.speculations,
+                speculations_dropped=trace.speculations_dropped,
                 spoken_s=sum(span.end - span.start for span in reply_spans(talk.turns, index, heard)),
                 compute_s=_computed(trace),
                 made_s=made,
@@ -222,31 +231,67 @@ def manners(talk: Conversation, heard: Heard, variant: str, repeat: int) -> Mann
     replies = [spans for index in range(len(turns)) if (spans := reply_spans(turns, index, heard))]
     in_pauses = sum(a <= spans[0].start < b for spans in replies for a, b in case.pauses)
     spoken_over = case.interjection if talk.interjected_at is not None and turns else None
-    by_words = turns[0].interrupted if spoken_over and spoken_over.text else None
-    by_cough = turns[0].interrupted if spoken_over and not spoken_over.text else None
+    by_words = turns[0].interrupted if spoken_over and spoken_over.interrupts else None
+    by_aside = turns[0].interrupted if spoken_over and not spoken_over.interrupts else None
+    over = voice_over(talk, heard) if spoken_over else None
+    cut_off = None if ends is None or not case.replies else any(at < ends for at in decisions)
+    first = min((at for at in decisions if ends is not None and at >= ends), default=None)
     return Manners(
         variant=variant,
         case=case.name,
         repeat=repeat,
         expected_replies=case.replies,
         replies=len(replies),
-        cut_off=None if ends is None or not case.replies else any(at < ends for at in decisions),
+        cut_off=cut_off,
+        wait_s=None if cut_off is not False or first is None or ends is None else first - ends,
         replies_in_pauses=in_pauses if case.pauses else None,
+        duck_s=duck_time(talk, over) if over else None,
         stop_s=stop_time(talk, heard) if by_words else None,
+        resumed_s=resume_time(talk, over) if over and by_aside is False else None,
         interrupted_by_words=by_words,
-        interrupted_by_cough=by_cough,
+        interrupted_by_aside=by_aside,
         heard_words_off=heard_words_off(talk, heard) if by_words else None,
         spoken_s=sum(span.end - span.start for span in heard.assistant),
         unknown_sounds=_unknown(turns, heard),
     )
 
 
+def voice_over(talk: Conversation, heard: Heard) -> Span | None:
+    """What the user utters over the reply, from its first voice to its last."""
+    since = (talk.interjected_at or 0.0) - NEAR_ONSET_S
+    spans = [span for span in heard.user if span.start >= since]
+    return Span(spans[0].start, spans[-1].end) if spans else None
+
+
+def gains(talk: Conversation) -> tuple[np.ndarray, np.ndarray]:
+    """(second at which a frame ends, level of the reply in it): the recording against the reply at its own level."""
+    count = min(len(talk.both), len(talk.undisturbed)) // GAIN_FRAME
+    played, whole = (
+        np.sqrt(np.square(side[: count * GAIN_FRAME].astype(np.float64)).reshape(count, GAIN_FRAME).mean(1))
+        for side in (talk.both[:, 1], talk.undisturbed)
+    )
+    loud = whole > FAINT
+    return (1 + np.flatnonzero(loud)) * GAIN_FRAME / talk.rate, played[loud] / whole[loud]
+
+
+def duck_time(talk: Conversation, over: Span) -> float | None:
+    """From the first voice over a reply to the first frame in which the reply is at less than half its level."""
+    at, level = gains(talk)
+    faint = at[(at > over.start) & (level < 0.5)]
+    return float(faint[0]) - over.start if len(faint) else None
+
+
+def resume_time(talk: Conversation, over: Span) -> float | None:
+    """From the end of a sound that was no interruption to the reply at its own level; 0 where it never gave way."""
+    at, level = gains(talk)
+    faint = at[(at > over.start) & (level < 0.9)]
+    return max(0.0, float(faint[-1]) - over.end) if len(faint) else 0.0
+
+
 def stop_time(talk: Conversation, heard: Heard) -> float | None:
     """From the first voice of the interruption to the last audible sample of the reply that it stopped."""
-    since = (talk.interjected_at or 0.0) - NEAR_ONSET_S
-    begins = min((span.start for span in heard.user if span.start >= since), default=None)
-    spans = reply_spans(talk.turns, 0, heard)
-    return max(0.0, spans[-1].end - begins) if spans and begins is not None else None
+    over, spans = voice_over(talk, heard), reply_spans(talk.turns, 0, heard)
+    return max(0.0, spans[-1].end - over.start) if spans and over else None
 
 
 def heard_words_off(talk: Conversation, heard: Heard) -> int | None:

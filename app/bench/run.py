@@ -16,7 +16,7 @@ import numpy as np
 from app.about import about
 from app.ask import peak_memory_gib
 from app.assemble import prepare_process
-from app.bench import baseline, cases, metrics, page, simulate, summary, words
+from app.bench import baseline, cases, metrics, page, pauses, simulate, summary, words
 from app.bench.acoustic import listen
 from app.bench.cases import Case
 from app.bench.parts import Loader, Parts, Variant
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     simulation = simulate.parse(options.simulate)
     variants = assistants(options)
     before = baseline.read(options.baseline) if options.baseline else None
-    chosen = (cases.from_folder(options.cases) if options.cases else cases.built_in())[: options.limit]
+    chosen = chosen_cases(options.cases)[: options.limit]
     options.report.mkdir(parents=True, exist_ok=True)
     prepare_process(variants[0].config)
     bench = Bench(
@@ -139,6 +139,13 @@ def run(options: argparse.Namespace) -> int:
         values["baseline"] = baseline.slower(values, before)
     write_report(options.report, values, results)
     return show(values, options.report)
+
+
+def chosen_cases(wanted: Path | None) -> list[Case]:
+    """The built-in set, the one with pauses, or a folder. Raises ConfigError, AudioFileError."""
+    if wanted is None:
+        return cases.built_in()
+    return pauses.questions_with_pauses() if str(wanted) == pauses.NAME else cases.from_folder(wanted)
 
 
 def measure(bench: Bench, loader: Loader, chosen: Sequence[Case], results: Sequence[Results]) -> None:

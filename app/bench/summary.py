@@ -98,7 +98,7 @@ def rows(results: Results, simulation: Simulation) -> list[Row]:
     answered = warm(turns)
     found = [
         *_latency(answered, turns),
-        *_politeness(talks),
+        *_politeness(talks, turns),
         _count(
             "underruns",
             "underruns per minute of speech",
@@ -136,13 +136,21 @@ def _latency(answered: Sequence[Turn], turns: Sequence[Turn]) -> list[Row | None
     ]
 
 
-def _politeness(talks: Sequence[Manners]) -> list[Row | None]:
+def _politeness(talks: Sequence[Manners], turns: Sequence[Turn]) -> list[Row | None]:
     stops = [m.stop_s for m in talks if m.stop_s is not None]
+    ducks = [m.duck_s for m in talks if m.duck_s is not None]
+    resumed = [m.resumed_s for m in talks if m.resumed_s is not None]
+    begun, dropped = sum(t.speculations for t in turns), sum(t.speculations_dropped for t in turns)
     off = [float(m.heard_words_off) for m in talks if m.heard_words_off is not None]
     pauses = [m.replies_in_pauses for m in talks if m.replies_in_pauses is not None]
     wrong = sum(m.replies != m.expected_replies for m in talks)
     return [
         _share("cut_offs", "false cut-offs: a turn taken for over too early", [m.cut_off for m in talks]),
+        _milliseconds(
+            "wait",
+            "wait for the end of the turn, mean",
+            estimate([m.wait_s for m in talks if m.wait_s is not None], mean),
+        ),
         Row(
             key="replies_in_pauses",
             title="replies begun in the user's pauses",
@@ -157,13 +165,29 @@ def _politeness(talks: Sequence[Manners]) -> list[Row | None]:
             text=f"{wrong} of {len(talks)}",
             values={"value": wrong, "of": len(talks)},
         ),
+        _milliseconds("duck", "voice over a reply to a fainter reply, median", estimate(ducks, p50)),
+        _plain("duck_max", "the same, longest", max(ducks, default=None)),
         _milliseconds("barge_in_stop", "interruption to silence, median", estimate(stops, p50)),
+        _plain("barge_in_stop_max", "the same, longest", max(stops, default=None)),
         _share(
             "missed_barge_ins",
             "interruptions that did not stop the reply",
             [None if m.interrupted_by_words is None else not m.interrupted_by_words for m in talks],
         ),
-        _share("false_barge_ins", "replies stopped by a cough", [m.interrupted_by_cough for m in talks]),
+        _share(
+            "false_barge_ins",
+            "replies stopped by a cough or a back-channel word",
+            [m.interrupted_by_aside for m in talks],
+        ),
+        _plain("resumed", "end of such a sound to the reply at its level again, longest", max(resumed, default=None)),
+        Row(
+            key="speculations",
+            title="replies begun in a pause and dropped",
+            text=f"{dropped} of {begun} ({100 * dropped / begun:.0f} %)",
+            values={"value": dropped, "of": begun},
+        )
+        if begun
+        else None,
         Row(
             key="heard_text",
             title="words between the remembered and the played part of an interrupted reply, mean",

@@ -25,6 +25,7 @@ class Conversation:
     case: Case
     turns: tuple[TurnTrace, ...]
     both: np.ndarray  # float32 (N, 2) at 24 kHz: left the user, right the assistant
+    undisturbed: np.ndarray  # the assistant's side as if nothing had ducked it, float32 (N,)
     rate: int
     interjected_at: float | None  # second at which the user's second recording begins
 
@@ -49,6 +50,7 @@ async def hold(parts: Parts, case: Case) -> Conversation:
         case=case,
         turns=tuple(listener.turns),
         both=device.conversation(),
+        undisturbed=device.own_level(),
         rate=device.playback_hz,
         interjected_at=listener.interjected_at,
     )

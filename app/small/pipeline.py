@@ -30,6 +30,7 @@ ASSETS = {
     "vadusa_together_6": "tts/assets/vadusa_together_6",
     "voice": "tts/assets/voice",
     "paraformer": "asr/assets/paraformer",
+    "turn_end": "asr/assets/turn_end",
     "qwen": "llm/assets/qwen-small",
 }
 # Steps that can begin with finished weights instead of random ones (--start-from)

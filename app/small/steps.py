@@ -39,6 +39,7 @@ REFERENCE_TEXT = (  # what it says for decoders that are not ours
 MIN_VOCODER_S = 1.0
 VECTORS_PER_VOICE = 10
 NUM_PROSE_HEARD = 6000  # utterances of the assistant's own voice that the recogniser hears beside the voices
+NUM_TURN_ENDS, NUM_TURN_END_PROSE = 10_000, 3000  # dialogues and lines that tell where a turn ends
 NUM_PROSE_LINES = 6000  # that the language model reads beside its dialogues
 
 
@@ -437,6 +438,25 @@ def recordings(places: Places, name: str, limit: int | None = None, but: str = "
         )
 
 
+def turn_end(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Learn from dialogues and prose where a turn ends."""
+    from app.small.text import SpokenText
+    from asr.training import turn_end as training
+    from asr.units import normalise
+    from llm.training.dialogue import conversations
+    from llm.training.score import HELD_OUT, read_questions
+
+    written = {turn for question in read_questions(HELD_OUT) for turn in question.turns}
+    held_out = {normalise(text) for text in (*written, *(q["text"] for q in speech_corpus.held_out_questions()))}
+    talks = conversations(plan.corpus.seed, NUM_TURN_ENDS)
+    said = [message.content for talk in talks for message in talk if message.role == "user"]
+    spoken = [line for line in said if not any(map(str.isdigit, line)) and normalise(line) not in held_out]
+    found = training.examples([*spoken, *SpokenText().prose(plan.corpus.seed, NUM_TURN_END_PROSE)])
+    weights, bias = training.learn(found)
+    training.save(weights, bias, places.asset("turn_end"))
+    return {"examples": len(found), "weights": len(weights)}
+
+
 def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Train the language model on its dialogues, some of them as the recogniser hears them."""
     from app.small.hearing import confusions
@@ -468,5 +488,6 @@ STEPS: dict[str, Step] = {
     "vadusa_together_6": vadusa_together_6,
     "voice": voice,
     "paraformer": paraformer,
+    "turn_end": turn_end,
     "qwen": qwen,
 }

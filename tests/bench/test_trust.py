@@ -194,7 +194,7 @@ def test_a_cough_over_the_reply_is_no_barge_in_of_the_stand_in():
     cough = Interjection(samples=tone(0.3), text="", after_s=1.0)
     held = talk(spoken(hush(0.3), tone(0.8), hush(0.2), interjection=cough), "")
     found = metrics.manners(held, heard(held), "v", 0)
-    assert found.interrupted_by_cough is False
+    assert found.interrupted_by_aside is False
     assert found.interrupted_by_words is None
 
 

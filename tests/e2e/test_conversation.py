@@ -9,6 +9,8 @@ import torch
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserSpeaking, UserText
 from app.reply import SessionOptions
 from app.session import Session
+from asr.base import SAMPLE_RATE as CAPTURE_HZ
+from asr.base import SpeechSustained, VoiceHeard
 from audio_io.clock import LoopClock
 from audio_io.file_device import FileDevice
 from llm.conversation import Conversation
@@ -201,6 +203,40 @@ def test_a_cough_or_a_back_channel_word_ducks_the_reply_and_it_comes_back(text):
     assert played[faint] == pytest.approx(0.02, abs=1e-4)
     assert played[speaking & ((times < noticed) | (times > over + 0.04))] == pytest.approx(0.1, abs=1e-4)
     assert np.abs(np.diff(played[speaking])).max() < 0.001  # no click
+
+
+def lasting(start):
+    """A voice that is noticed after 40 ms and lasts."""
+    return [
+        (start + 0.04, lambda at: VoiceHeard(at=round(start * CAPTURE_HZ))),
+        (start + 0.26, lambda at: SpeechSustained(at=at)),
+    ]
+
+
+def test_a_back_channel_word_that_lasts_silences_the_reply_and_it_comes_back():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("yeah", 3.0, 3.5) + lasting(3.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, token_s=0.02), seconds=5.0)
+    (trace,) = talk.traces
+    assert not trace.interrupted
+    assert [mark.gain for mark in trace.marks.levels] == [0.2, 0.0, 1.0]
+    assert [mark.at for mark in trace.marks.levels] == pytest.approx([3.04, 3.26, 3.66], abs=0.021)
+    played = talk.device.timeline()
+    times = np.arange(len(played)) / SAMPLE_RATE
+    assert np.abs(played[(times > 3.31) & (times < 3.65)]).max() < 10 ** (-50 / 20)
+    assert played[(times > 3.70) & (times < trace.marks.last_sample)] == pytest.approx(0.1, abs=1e-4)
+
+
+def test_what_was_played_in_silence_was_not_heard():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 3.0, 4.2) + lasting(3.0)
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Sure.", token_s=0.02), seconds=6.0)
+    first, second = talk.traces
+    (interrupted_at,) = talk.when(Interrupted)
+    start = first.marks.decoder_chunks[0].plays_at
+    silent_at = first.marks.levels[-1].at
+    assert interrupted_at - silent_at > 0.3
+    assert first.heard.split() == SLOW_REPLY.split()[: int((silent_at - start) / 0.2)]
+    begin = round(second.marks.first_audible_sample * SAMPLE_RATE)
+    assert talk.device.timeline()[begin + 1 :] == pytest.approx(0.1, abs=1e-4)  # the next reply has its own level
 
 
 def test_the_reply_after_an_interruption_has_its_own_level():

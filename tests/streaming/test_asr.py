@@ -3,9 +3,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from asr.base import SAMPLE_RATE, FinalTranscript, PartialTranscript, RecognizerError, SpeechEnded, SpeechStarted
+from asr.base import (
+    SAMPLE_RATE,
+    FinalTranscript,
+    PartialTranscript,
+    RecognizerError,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSustained,
+    VoiceHeard,
+    VoiceLost,
+)
 from asr.endpoint import Endpoint
 from asr.stream import StreamingRecognizer, StreamOptions, TurnStream
+from asr.turn_end import TurnEnd
 from asr.vad import WINDOW, SileroModel, voiced_span
 
 WINDOW_MS = 1000 * WINDOW / SAMPLE_RATE
@@ -57,14 +68,21 @@ class CounterStream:
         return self._counter._text(self._samples[: self._chunks * 7680])
 
 
+JUDGED = {"1 more": 5.0, "1 time": 5.0, "1 the": -5.0}
+
+
 def options(**changes):
     values = {
         "vad_threshold": 0.5,
+        "notice_ms": 30,
         "min_speech_ms": 120,
+        "sustained_ms": 250,
         "pre_roll_ms": 300,
         "partial_interval_ms": 480,
         "max_turn_s": 20.0,
-        "endpoint": Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900),
+        "endpoint": Endpoint(
+            complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900, judge=TurnEnd(JUDGED, 0.0)
+        ),
     }
     return StreamOptions(**{**values, **changes})
 
@@ -106,13 +124,17 @@ def test_any_chunking_gives_the_same_events(seed):
 def test_a_turn_is_told_in_order_and_measured_acoustically():
     events = run(sound((1.0, 0), (2.0, 1), (1.0, 0)))
     kinds = [type(e) for e in events]
-    assert kinds[0] is SpeechStarted
+    assert kinds[:2] == [VoiceHeard, SpeechStarted]
+    assert kinds.count(SpeechSustained) == 1
+    (sustained,) = [e for e in events if isinstance(e, SpeechSustained)]
+    assert 1000 * (sustained.at / SAMPLE_RATE - 1) == pytest.approx(250, abs=2 * WINDOW_MS)
     assert kinds[-2:] == [SpeechEnded, FinalTranscript] or kinds[-1] is FinalTranscript
     assert kinds.count(SpeechEnded) == 1
     final = events[-1]
     assert abs(final.speech_start - SAMPLE_RATE) <= 160
     assert abs(final.speech_end - 3 * SAMPLE_RATE) <= 160
-    assert events[0].at == final.speech_start
+    assert events[1].at == final.speech_start
+    assert abs(events[0].at - final.speech_start) <= WINDOW
     waited_ms = 1000 * (final.decided_at - final.speech_end) / SAMPLE_RATE
     assert 450 - WINDOW_MS <= waited_ms <= 450 + 2 * WINDOW_MS
     assert final.text == "one one one one"
@@ -141,7 +163,8 @@ def test_the_words_decide_how_long_the_silence_must_be():
 
 def test_a_pause_inside_a_turn_does_not_end_it():
     events = run(sound((0.5, 0), (1.0, 1), (0.35, 0), (1.0, 1), (1.0, 0)))
-    kinds = [type(e) for e in events if not isinstance(e, PartialTranscript)]
+    beside = (PartialTranscript, VoiceHeard, SpeechSustained)
+    kinds = [type(e) for e in events if not isinstance(e, beside)]
     assert kinds == [SpeechStarted, SpeechEnded, SpeechStarted, SpeechEnded, FinalTranscript]
     assert events[-1].text == "one one one one"
 
@@ -173,7 +196,10 @@ def test_the_decision_costs_no_pass_of_its_own():
 
 @pytest.mark.parametrize("burst_s", [0.03, 0.06])
 def test_short_bursts_are_no_speech(burst_s):
-    assert run(sound((0.5, 0), (burst_s, 1), (0.6, 0), (burst_s, 1), (0.5, 0))) == []
+    events = run(sound((0.5, 0), (burst_s, 1), (0.6, 0), (burst_s, 1), (0.5, 0)))
+    assert [type(e) for e in events] == [VoiceHeard, VoiceLost] * 2
+    for heard, lost in zip(events[::2], events[1::2], strict=True):
+        assert 0 < lost.at - heard.at <= 0.25 * SAMPLE_RATE
 
 
 def test_silence_gives_nothing_and_keeps_no_audio():

@@ -1,8 +1,10 @@
 import pytest
 
+from asr import turn_end
 from asr.endpoint import Endpoint
+from asr.training.turn_end import examples, learn
 
-RULES = Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900)
+RULES = Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900, judge=turn_end.bundled())
 
 
 @pytest.mark.parametrize(
@@ -23,12 +25,42 @@ def test_finished_words_end_the_turn_soon(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["i went to the", "what is the", "my name is", "well uh", "tell me about", "and", "i want to"]
+    "text",
+    [
+        "i went to the",
+        "what is the",
+        "my name is",
+        "well uh",
+        "tell me about",
+        "and",
+        "i want to",
+        "what is the capital of",
+        "what is the capital",
+        "how much is",
+        "i would like to know",
+        "what is seven",
+        "tell me",
+    ],
+    ids=str,
 )
 def test_words_that_call_for_more_wait_longest(text):
     assert RULES.required_silence_ms(text) == 900
 
 
-@pytest.mark.parametrize("text", ["", "the cat sat down", "seven apples"])
-def test_anything_else_waits_the_usual_time(text):
+@pytest.mark.parametrize("text", ["", "qwertyuiop", "qwertzuiop yxcvbnm"])
+def test_words_that_it_does_not_know_waits_the_usual_time(text):
     assert RULES.required_silence_ms(text) == 450
+
+
+def test_the_judge_learns_what_ends_a_sentence_and_not_what_a_comma_parts():
+    sentences = [
+        f"what is the {thing} of {place}" for thing in ("size", "age", "name") for place in ("mars", "rome")
+    ] * 9
+    weights, bias = learn(examples(sentences))
+    judge = turn_end.TurnEnd(weights, bias)
+    assert judge("what is the age of rome") > 0 > judge("what is the age of")
+    assert judge.knows("what is rome")
+    assert not judge.knows("qwertyuiop")
+    found = examples(["hello, how are you"])
+    assert [example.whole for example in found] == [False, False, True]
+    assert found[0].names != found[1].names

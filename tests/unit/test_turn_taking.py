@@ -9,6 +9,7 @@ from app.turn_taking import (
     Dismiss,
     Drop,
     Duck,
+    Hush,
     Interrupt,
     Keep,
     Listen,
@@ -24,7 +25,15 @@ from app.turn_taking import (
     TurnTaking,
     Typed,
 )
-from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from asr.base import (
+    FinalTranscript,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSustained,
+    VoiceHeard,
+    VoiceLost,
+)
 
 
 def partial(text):
@@ -180,10 +189,36 @@ def test_a_reply_that_is_not_to_be_interrupted_is_neither_ducked_nor_stopped_by_
     assert turns.on(StopSpeaking()) == [Interrupt()]
 
 
+def test_a_voice_ducks_the_reply_before_it_is_sure_and_silences_it_when_it_lasts():
+    turns = TurnTaking(BACKCHANNEL)
+    turns.on(final("tell me a story"))
+    turns.on(ReplyStarted())
+    assert turns.on(VoiceHeard(at=8)) == [Duck()]
+    assert turns.on(VoiceLost(at=9)) == [Resume()]
+    assert turns.on(VoiceHeard(at=10)) == [Duck()]
+    assert turns.on(SpeechStarted(at=10)) == []
+    assert turns.on(SpeechSustained(at=11)) == [Hush()]
+    assert turns.on(SpeechSustained(at=12)) == []
+    assert turns.on(SpeechEnded(at=13, text="yeah", complete=True)) == [Resume()]
+    assert turns.state is State.BOT_SPEAKING
+
+
+def test_a_reply_that_begins_under_a_lasting_voice_begins_silent():
+    turns = TurnTaking()
+    turns.on(final("tell me a story"))
+    turns.on(SpeechStarted(at=9))
+    assert turns.on(SpeechSustained(at=11)) == []
+    assert turns.on(ReplyStarted()) == [Hush()]
+    assert turns.on(partial("stop")) == [Interrupt(), Listen(), ShowPartial("stop")]
+
+
 def happenings():
     texts = st.sampled_from(["", "yeah", "stop", "yeah stop"])
     return st.one_of(
+        st.just(VoiceHeard(at=0)),
+        st.just(VoiceLost(at=0)),
         st.just(SpeechStarted(at=0)),
+        st.just(SpeechSustained(at=0)),
         texts.map(partial),
         st.builds(lambda text, complete: SpeechEnded(at=0, text=text, complete=complete), texts, st.booleans()),
         texts.map(final),
@@ -199,11 +234,11 @@ def happenings():
 @settings(max_examples=300, deadline=None)
 @given(st.lists(happenings(), max_size=30))
 def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(script):
-    turns, replying, ducked = TurnTaking(BACKCHANNEL), False, False
+    turns, replying, ducked, silent = TurnTaking(BACKCHANNEL), False, False, False
     for happening in script:
         before = turns.state
         if isinstance(happening, ReplyEnded):
-            replying = ducked = False
+            replying = ducked = silent = False
         for action in turns.on(happening):
             match action:
                 case Reply() | Apologise() | Answer():
@@ -211,15 +246,19 @@ def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(scr
                     replying = True
                 case Interrupt():
                     assert replying
-                    replying = ducked = False
+                    replying = ducked = silent = False
                 case Duck():
                     assert replying
                     assert not ducked
                     ducked = True
+                case Hush():
+                    assert replying
+                    assert not silent
+                    ducked = silent = True
                 case Resume():
                     assert replying
                     assert ducked
-                    ducked = False
+                    ducked = silent = False
                 case Prepare():
                     assert before is State.USER_SPEAKING
         assert replying is (turns.state in (State.THINKING, State.BOT_SPEAKING))
