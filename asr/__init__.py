@@ -21,7 +21,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
     endpoint = config.endpoint
     options = StreamOptions(
         vad_threshold=config.vad_threshold,
-        notice_ms=config.notice_ms,
+        notice_threshold=config.notice_threshold,
         min_speech_ms=config.min_speech_ms,
         sustained_ms=config.sustained_ms,
         pre_roll_ms=config.pre_roll_ms,

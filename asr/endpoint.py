@@ -9,8 +9,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_COMPLETE_ALONE = _words("yes no yeah yep nope okay ok goodbye bye thanks stop wait help")
-_PERHAPS_ALONE = _words("hello hi hey sure right please sorry why")
+_COMPLETE_ALONE = _words("yes no yeah yep nope okay ok goodbye bye stop wait help")
 _SET_PHRASES = (
     "how are you",
     "what time is it",
@@ -25,13 +24,12 @@ _CLOSINGS = (
     "goodbye",
     "good bye",
     "good night",
-    "see you",
     "never mind",
     "that's all",
     "please",
 )
 _HESITATIONS = _words("uh um er erm hmm well")
-_SURE, _PERHAPS = 0.25, 0.0  # log-odds from which the words are taken for all, and may be all
+_SURE, _PERHAPS = 0.3, 0.0  # log-odds from which the words are taken for all, and may be all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,8 @@ class Endpoint:
         words = text.split()
         if not words:
             return self.min_silence_ms
-        if text in _PERHAPS_ALONE:
-            return self.min_silence_ms
-        if text in _COMPLETE_ALONE or text.endswith((*_CLOSINGS, *_SET_PHRASES)):
+        closed = len(words) > 1 and text.endswith((*_CLOSINGS, *_SET_PHRASES))
+        if closed or text in _COMPLETE_ALONE:
             return self.complete_silence_ms
         if words[-1] in _HESITATIONS:
             return self.incomplete_silence_ms

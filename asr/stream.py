@@ -37,7 +37,7 @@ class StreamOptions:
     """Times of the recogniser; `configs.schema.AsrConfig` documents them."""
 
     vad_threshold: float
-    notice_ms: int
+    notice_threshold: float
     min_speech_ms: int
     sustained_ms: int
     pre_roll_ms: int
@@ -97,6 +97,7 @@ class TurnStream:
         self._heard = np.zeros(0, np.float32)  # samples kept; they end at the clock
         self._onset: int | None = None  # first window of a voice that may become a turn
         self._voiced_samples = 0  # of that voice
+        self._noticed: int | None = None  # last window of a voice that was told of, turn or not
         self._turn: _Turn | None = None
         self._last_voiced = 0  # end of the last voiced window
         self.speech_probability = 0.0
@@ -133,7 +134,7 @@ class TurnStream:
     def reset(self) -> None:
         """Forget the running turn; the sample clock goes on."""
         self._turn = None
-        self._onset = None
+        self._onset = self._noticed = None
         self._voiced_samples = 0
         self._detector.reset()
         self._voice.reset()
@@ -156,18 +157,28 @@ class TurnStream:
 
     def _listen(self, voiced: bool) -> list[Event]:
         """No turn yet: wait for enough voice."""
+        events = self._notice()
         if voiced:
             if self._onset is None:
                 self._onset, self._voiced_samples = self._clock - WINDOW, 0
-            noticed = self._lasted(self._options.notice_ms)
+            self._voiced_samples += WINDOW
             if self._voiced_samples >= self._samples(self._options.min_speech_ms):
-                return self._begin()
-            return [VoiceHeard(at=self._onset)] if noticed else []
-        if self._onset is not None and self._clock - self._last_voiced >= self._samples(_ONSET_GAP_MS):
-            noticed = self._voiced_samples >= self._samples(self._options.notice_ms)
+                return [*events, *self._begin()]
+        elif self._onset is not None and self._clock - self._last_voiced >= self._samples(_ONSET_GAP_MS):
             self._onset = None
-            return [VoiceLost(at=self._clock)] if noticed else []
-        return []
+        return events
+
+    def _notice(self) -> list[Event]:
+        """Tell of a voice, or something like it, before it is sure; and when it was none."""
+        if self.speech_probability >= self._options.notice_threshold:
+            before, self._noticed = self._noticed, self._clock
+            return [VoiceHeard(at=self._clock - WINDOW)] if before is None else []
+        if self._noticed is None or self._onset is not None:
+            return []
+        if self._clock - self._noticed < self._samples(_ONSET_GAP_MS):
+            return []
+        self._noticed = None
+        return [VoiceLost(at=self._clock)]
 
     def _lasted(self, milliseconds: float) -> bool:
         """Count one more voiced window; true when the voice has just become so long."""
@@ -182,7 +193,7 @@ class TurnStream:
         self._turn.feed(self._heard[begin - self._base :])
         start, _ = voiced_span(self._heard, begin - self._base, len(self._heard))
         self._turn.speech_start = self._base + start
-        self._onset = None
+        self._onset = self._noticed = None
         return [SpeechStarted(at=self._turn.speech_start)]
 
     def _follow(self, voiced: bool) -> list[Event]:

@@ -51,7 +51,7 @@ class EndpointConfig:
     """When the user's turn is over."""
 
     complete_silence_ms: int = knob(300, "silence after words that are probably all")
-    min_silence_ms: int = knob(600, "silence after words that may be all, or that are not known")
+    min_silence_ms: int = knob(650, "silence after words that may be all, or that are not known")
     incomplete_silence_ms: int = knob(900, "silence after words that call for more ('what is the', 'tell me', 'uh')")
     speculation: Literal["none", "llm", "tts"] = knob(
         "tts",
@@ -94,7 +94,7 @@ class AsrConfig:
         True, "choose the final words with a language model where the recogniser's folder names one"
     )
     vad_threshold: float = knob(0.5, "speech probability at which a voice counts as speaking")
-    notice_ms: int = knob(30, "a voice of this length ducks the reply it is heard over")
+    notice_threshold: float = knob(0.25, "speech probability at which the reply is ducked, until more is known")
     min_speech_ms: int = knob(120, "shorter bursts are no speech")
     sustained_ms: int = knob(
         250, "a voice of this length silences the reply, until it is known whether its words interrupt it"

@@ -74,7 +74,7 @@ JUDGED = {"1 more": 5.0, "1 time": 5.0, "1 the": -5.0}
 def options(**changes):
     values = {
         "vad_threshold": 0.5,
-        "notice_ms": 30,
+        "notice_threshold": 0.25,
         "min_speech_ms": 120,
         "sustained_ms": 250,
         "pre_roll_ms": 300,
