@@ -259,6 +259,8 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
         task.export(out)
         figures = {**figures, "cpu_minutes": round(minutes(), 1), "steps": config.steps}
     accelerator.wait_for_everyone()
+    if share > 1:
+        accelerator.end_training()
     return figures
 
 

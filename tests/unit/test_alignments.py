@@ -166,6 +166,13 @@ def test_a_letter_twice_needs_a_blank_between():
         forced_path(probabilities([1, 1]), np.array([1, 1]), 0)
 
 
+def test_a_long_text_has_a_path_too():
+    labels = np.arange(400) % 3 + 1
+    first, last = forced_path(probabilities(np.repeat(labels, 2)), labels, 0)
+    assert first.tolist() == list(range(0, 800, 2))
+    assert last.tolist() == list(range(1, 800, 2))
+
+
 def test_the_path_is_the_best_of_all():
     log_probs = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1).double().numpy()
     labels = np.array([1, 1, 2])

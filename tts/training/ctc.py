@@ -48,7 +48,7 @@ def forced_path(log_probs: np.ndarray, labels: np.ndarray, blank: int) -> tuple[
         if is_letter:
             first[letter] = frame
             last[letter] = max(last[letter], frame)
-        state -= came_from[frame, state]
+        state -= int(came_from[frame, state])
     return first, last
 
 
