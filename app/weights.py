@@ -35,6 +35,8 @@ def needs(config: AppConfig) -> Iterator[Need]:
     unused = {"tts.tmt"} if config.tts.backend == "interleaved" else {"tts.interleaved.model", "tts.interleaved.heads"}
     if config.tts.interleaved.heads == "none":
         unused.add("tts.interleaved.heads")
+    if config.llm.engine == "openai":
+        unused.add("llm.model")  # the server has it
     return (need for need in NEEDS if need.key not in unused)
 
 

@@ -108,8 +108,11 @@ class AsrConfig:
 class LlmConfig:
     """The chat model."""
 
-    engine: Literal["auto", "transformers", "vllm"] = knob(
-        "auto", "auto takes vLLM where it is installed and a GPU is there"
+    engine: Literal["auto", "transformers", "vllm", "openai"] = knob(
+        "auto", "auto takes vLLM where it is installed and a GPU is there; openai asks the server at llm.url"
+    )
+    url: str = knob(
+        "http://127.0.0.1:8000/v1", "server that speaks OpenAI's protocol, such as `vllm serve` (openai only)"
     )
     model: str = knob(BUNDLED, "bundled, a folder, or the name of a Qwen instruct model on a hub")
     gpu_share: float = knob(

@@ -9,6 +9,10 @@ from llm.base import ChatModel, ChatModelError
 
 def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
     """Load the chat model that the configuration asks for. Raises ChatModelError, ConfigError."""
+    if config.engine == "openai":
+        from llm.openai_client import OpenAiChat
+
+        return OpenAiChat(config)
     import torch
 
     device = resolve(runtime.device)
