@@ -27,7 +27,7 @@ class SessionOptions:
 class RunningReply:
     """One reply; every time is on the conversation's clock."""
 
-    task: "asyncio.Task[None]"
+    task: "asyncio.Task[None] | None" = None
 
     def __init__(self, trace: TurnTrace, messages: list[Message]) -> None:
         self.trace = trace
@@ -40,8 +40,10 @@ class RunningReply:
 
     async def cancel(self) -> None:
         """Cancel the task and wait until it is gone; its models' running steps end, their results are dropped."""
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        task, self.task = self.task, None
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def wrote(self, token: TextToken, at: float) -> None:
         """The model wrote a token."""

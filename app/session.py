@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from typing import ParamSpec
 
 from app.events import (
     BotSpeaking,
@@ -60,8 +59,6 @@ from tts.base import SAMPLE_RATE as PLAYBACK_HZ
 from tts.base import PcmChunk, SpeechStep, SynthesisError, SynthesisStream
 
 log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 
 
 class Session:
@@ -137,18 +134,19 @@ class Session:
             async for frame in self._device.frames():
                 await self._hear(self._recognition.push, frame.samples)
             await self._hear(self._recognition.finish)
-            if self._running:
+            if self._running and self._running.task:
                 await self._running.task
         finally:
-            for reply in (self._running, self._prepared):
+            replies, self._running, self._prepared = (self._running, self._prepared), None, None
+            for reply in replies:
                 if reply:
                     await reply.cancel()
 
-    async def _hear(self, call: Callable[P, list[Event]], *args: P.args, **kwargs: P.kwargs) -> None:
+    async def _hear(self, call: Callable[..., list[Event]], *args: object) -> None:
         """What the user does. A recogniser that fails loses the turn; one that fails again at once ends the session."""
         happenings: Sequence[Happening]
         try:
-            happenings = await self._asr_worker.run(call, *args, **kwargs)
+            happenings = await self._asr_worker.run(call, *args)
             self._deaf = False
         except Exception as error:  # of any kind: models and their libraries raise many
             if self._deaf:
@@ -279,7 +277,6 @@ class Session:
             log.error("turn %d: %s", trace.turn, error, exc_info=not known)
             trace.heard = trace.heard_by(self._device.flush(self._options.flush_fade_ms).played_samples)
             self._fail(reply, one_line(error))
-        self._remember(trace)
         self._finish(reply)
         await self._on(ReplyEnded())
 
@@ -294,31 +291,34 @@ class Session:
         speech = self._new_speech()
         arrived: deque[TextToken] = deque()
         wake = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(self._read(reply, arrived, wake))
-            captions = tasks.create_task(self._caption(reply))
-            finished = False
-            if self._options.speculation != "tts":
-                await reply.committed.wait()
-            while not speech.done:
-                while arrived:
-                    token = arrived.popleft()
-                    speech.push(token.id, token.text)
-                if reading.done() and not finished:
-                    speech.finish()
-                    finished = True
-                made = await self._tts_worker.run(speech.step)
-                if made is None and not speech.done and not arrived and not (reading.done() and not finished):
-                    await wake.wait()
-                    wake.clear()
-                elif isinstance(made, SpeechStep):
-                    end = reply.stepped(made, self._device.clock.now())
-                    self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=made.token_end, sample_end=end))
-                elif isinstance(made, PcmChunk):
-                    await self._play(reply, made)
-            reply.complete = True
-            reply.progress.set()
-            await captions
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(reply, arrived, wake))
+                captions = tasks.create_task(self._caption(reply))
+                finished = False
+                if self._options.speculation != "tts":
+                    await reply.committed.wait()
+                while not speech.done:
+                    while arrived:
+                        token = arrived.popleft()
+                        speech.push(token.id, token.text)
+                    if reading.done() and not finished:
+                        speech.finish()
+                        finished = True
+                    made = await self._tts_worker.run(speech.step)
+                    if made is None and not speech.done and not arrived and not (reading.done() and not finished):
+                        await wake.wait()
+                        wake.clear()
+                    elif isinstance(made, SpeechStep):
+                        end = reply.stepped(made, self._device.clock.now())
+                        self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=made.token_end, sample_end=end))
+                    elif isinstance(made, PcmChunk):
+                        await self._play(reply, made)
+                reply.complete = True
+                reply.progress.set()
+                await captions
+        finally:
+            del speech  # the frame of a cancelled task may outlive it, and with it megabytes of a model's state
 
     async def _read(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
         """Take the model's tokens as they come; where they fail, an apology goes on in their place."""
@@ -399,14 +399,12 @@ class Session:
         trace.interrupted = True
         heard = report.played_samples if reply.audible_samples is None else reply.audible_samples
         trace.heard = trace.heard_by(heard)
-        self._remember(trace)
         self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard, played_samples=heard))
         self._finish(reply)
 
-    def _remember(self, trace: TurnTrace) -> None:
-        self._conversation.add_assistant(trace.heard, interrupted=trace.interrupted, key=("assistant", trace.turn))
-
     def _finish(self, reply: RunningReply) -> None:
-        reply.trace.underruns = self._device.underruns
+        trace = reply.trace
+        trace.underruns = self._device.underruns
+        self._conversation.add_assistant(trace.heard, interrupted=trace.interrupted, key=("assistant", trace.turn))
         self._running = None
-        self._notify(TurnDone(turn=reply.trace.turn, trace=reply.trace))
+        self._notify(TurnDone(turn=trace.turn, trace=trace))

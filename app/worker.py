@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -48,7 +49,8 @@ class Worker:
         Raises DeviceMemoryError, and what the call raises.
         """
         self._running += 1
-        future = self._executor.submit(lambda: guarded(call, *args, **kwargs))
+        future = self._executor.submit(guarded, partial(call, *args, **kwargs))
+        del call, args, kwargs  # a cancelled call's frame may outlive it, and with it megabytes of a model's state
         result = asyncio.wrap_future(future)
         future.add_done_callback(lambda _: self._finished())  # after the result is on its way to the loop
         return await result

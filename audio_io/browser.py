@@ -19,6 +19,7 @@ from audio_io.resample import StreamingResampler
 MIN_HZ, MAX_HZ = 8_000, 192_000
 _LAG_WINDOW_S = 2.0  # a lag that no frame of this time undercuts is a gap of the microphone, not a slow network
 _MAX_LAG_S = 0.3
+_MAX_LEAD_S = 3.0  # more sound than time: not a microphone
 _MAX_WAITING_S = 20.0  # captured sound that the recogniser has not taken
 _REPORT_PATIENCE_S = 1.0  # after the expected end of a reply
 _DRY_S = 0.05  # the far queue counts as run dry when it should have ended this long ago: its position is an estimate
@@ -58,9 +59,13 @@ class _LoopClock:
 class BrowserDevice:
     """The far end as an `AudioDevice`. `attach` and `detach` follow the connection; all calls belong to one event loop."""
 
-    def __init__(self, *, reports: bool = True, max_lead_s: float = 3.0) -> None:
-        """`reports`: the far end reports what it plays. `max_lead_s`: by how much sound may come faster than time."""
-        self.reports, self._max_lead_s = reports, max_lead_s
+    def __init__(self, *, live: bool = True) -> None:
+        """`live`: the far end captures at the pace of time and reports what it plays.
+
+        Another one, such as a program, sends what it has when it has it: the clock follows its sound, and while none comes
+        and no reply runs, no time passes.
+        """
+        self._live = self.reports = live
         self._clock = _LoopClock()
         self._outlet: Outlet | None = None
         self._changed = asyncio.Event()  # attached, or a report came
@@ -154,15 +159,28 @@ class BrowserDevice:
         self._taken.set()
 
     def capture(self, samples: np.ndarray) -> None:
-        """Take captured samples, float32 (N,) at the far end's rate. Raises DeviceError for more sound than time."""
+        """Take captured samples, float32 (N,) at the far end's rate. Raises DeviceError for a live microphone that is none."""
         self._captured_s += len(samples) / self._capture_hz
-        if self._captured_s > asyncio.get_running_loop().time() - self._attached_at + self._max_lead_s:
+        if self._live and self._captured_s > asyncio.get_running_loop().time() - self._attached_at + _MAX_LEAD_S:
             raise DeviceError("the microphone sends more sound than time passes.")
         converted = self._to_session.push(samples)
         now = self._clock.now()
         lag = now - (self._position + len(converted)) / CAPTURE_HZ
         if lag < 0 and self._clock.began is not None:  # this frame came faster than any before it
             self._clock.began += lag
+        if self._live:
+            self._fill_gap(now, lag)
+        elif self._fill and not self._running and self._clock.began is not None:
+            self._clock.began += max(0.0, lag)
+            self._fill = False
+        self._append(converted)
+
+    def resume(self) -> None:
+        """The next captured samples follow a gap."""
+        self._fill = True
+
+    def _fill_gap(self, now: float, lag: float) -> None:
+        """Silence for the time in which nothing was captured."""
         if self._fill:
             self._append_silence(lag)
             self._fill, self._lag_window = False, (now, np.inf)
@@ -172,7 +190,6 @@ class BrowserDevice:
                 self._append_silence(min(smallest, lag))
             begin, smallest = now, np.inf
         self._lag_window = (begin, min(smallest, lag))
-        self._append(converted)
 
     async def taken(self) -> None:
         """Return when the session has dealt with all captured samples, or no more are wanted."""

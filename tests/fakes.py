@@ -25,8 +25,11 @@ class InlineWorker:
         self.cost_s = cost_s
 
     async def run(self, call: Callable, *arguments: Any) -> Any:
-        await asyncio.sleep(self.cost_s)
-        return guarded(call, *arguments)
+        try:
+            await asyncio.sleep(self.cost_s)
+            return guarded(call, *arguments)
+        finally:
+            del call
 
 
 class ScriptedRecognition:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from app.assemble import Assistant
 from app.reply import one_line
@@ -14,6 +15,7 @@ from app.serve.wire import MODEL, ApiError
 from app.web.application import library_of
 from app.web.hosting import guard
 from app.web.voices import VoiceLibrary
+from app.worker import DeviceMemoryError
 from asr.base import RecognizerError
 from configs.schema import AppConfig
 from tts.base import SynthesisError
@@ -72,6 +74,14 @@ def create(config: AppConfig, *, auth: str | None = None) -> FastAPI:
     async def refused(_: Request, error: ApiError) -> JSONResponse:
         return JSONResponse({"error": error.to_json()}, _STATUS.get(error.code, 400))
 
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> JSONResponse:
+        told = ApiError(
+            f"{error.detail}.".replace("..", "."), code="not_found" if error.status_code == 404 else "invalid"
+        )
+        return JSONResponse({"error": told.to_json()}, error.status_code)
+
+    @app.exception_handler(DeviceMemoryError)
     @app.exception_handler(RecognizerError)
     @app.exception_handler(SynthesisError)
     async def failed(_: Request, error: Exception) -> JSONResponse:

@@ -51,7 +51,7 @@ class Caller:
         self.config = assistant.config
         self.choices = assistant.choices()
         self.conversation = assistant.new_conversation()
-        self.device = BrowserDevice(reports=False, max_lead_s=float("inf"))
+        self.device = BrowserDevice(live=False)
         self.session: Session = assistant.converse(self.device, self._notify, self.conversation, self.choices)
         self.ears = Ears(
             self.device,

@@ -8,6 +8,7 @@ from app.serve.settings import modality, text, updated
 from app.serve.wire import BYTES_PER_MS, PCM_HZ, STOCK_VOICES, ApiError, new_id, only, pcm_of, samples_of, take
 from app.transcribe import utterances
 from app.web.voices import VoiceLibrary
+from app.worker import DeviceMemoryError
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import RecognizerError
 from audio_io.resample import resample
@@ -145,7 +146,7 @@ class Commands:
             else:
                 async for words in utterances(assistant.recognizer, assistant.asr_worker, samples):
                     spoken.append(words)
-        except RecognizerError as error:
+        except (RecognizerError, DeviceMemoryError) as error:
             raise ApiError(str(error), code="transcription_failed", kind="server_error") from None
         caller.enter(item, item, "user", content, add)
         caller.transcribed(item, " ".join(spoken), seconds)

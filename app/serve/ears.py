@@ -90,6 +90,8 @@ class Ears:
             try:
                 async with asyncio.timeout(None if idle else silence_s):
                     await self._changed.wait()
+                if idle and self._waiting:
+                    self._device.resume()
             except TimeoutError:
                 quiet = True
                 await self._give(bytes(round(silence_s * PCM_HZ) * 2))

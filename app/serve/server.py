@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 
@@ -39,6 +40,7 @@ def warnings(config: AppConfig, *, secure: bool, auth: bool) -> list[str]:
 
 async def _serve(config: AppConfig, options: argparse.Namespace, listening: socket.socket) -> None:
     """It answers at once, so that others can see that it is loading; it ends when loading fails."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a request is told to its sender
     app = create(config, auth=options.auth)
     running = hosting.server(app, options, max_message_bytes=2 * MAX_EVENT_BYTES, patience_s=_PATIENCE_S)
     secure = options.ssl_certfile is not None

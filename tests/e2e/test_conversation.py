@@ -1,6 +1,8 @@
 """Scripted conversations in virtual time: every part is a fake with known delays, the session is the real one."""
 
 import asyncio
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -149,6 +151,26 @@ def test_a_key_silences_the_reply_and_the_session_listens():
     assert talk.chat.aborted == 1
     assert not talk.device.timeline()[round(3.1 * SAMPLE_RATE) : round(5.8 * SAMPLE_RATE)].any()
     assert second.heard == "Hi."
+
+
+def test_an_interrupted_reply_keeps_nothing_of_the_voices_state():
+    made = []
+
+    def speech():
+        stream = ScriptedSpeech()
+        made.append(weakref.ref(stream))
+        return stream
+
+    gc.collect()
+    gc.disable()  # states of models are too large to wait for the collector
+    try:
+        acts = [(3.0, lambda s: s.stop_speaking())]
+        talk = Talk(user_says("tell me a story", 0.2, 1.0), ScriptedChat(SLOW_REPLY, token_s=0.15), seconds=4.0,
+                    speech=speech, acts=acts)  # fmt: skip
+        assert talk.traces[0].interrupted
+        assert [stream() for stream in made] == [None]
+    finally:
+        gc.enable()
 
 
 def test_the_conversation_remembers_both_sides():

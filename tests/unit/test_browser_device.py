@@ -279,7 +279,7 @@ def test_rates_that_no_device_has_are_refused(rate):
 
 def test_a_far_end_that_does_not_report_is_taken_to_play_what_it_is_sent():
     async def main():
-        device = BrowserDevice(reports=False)
+        device = BrowserDevice(live=False)
         device.attach(FarEnd(device), capture_hz=24_000, output_hz=24_000)
         device.play(second_of_tone(PLAYBACK_HZ), last=True)
         await asyncio.sleep(0.4)
@@ -298,7 +298,7 @@ def test_a_far_end_that_does_not_report_is_taken_to_play_what_it_is_sent():
 
 def test_sound_may_come_faster_than_time_and_is_taken_piece_by_piece():
     async def main():
-        device = BrowserDevice(reports=False, max_lead_s=float("inf"))
+        device = BrowserDevice(live=False)
         device.attach(FarEnd(device), capture_hz=CAPTURE_HZ, output_hz=24_000)
         heard = []
 
@@ -317,5 +317,24 @@ def test_sound_may_come_faster_than_time_and_is_taken_piece_by_piece():
         assert device.clock.now() == pytest.approx(20.0, abs=2.0)  # the clock is that of the sound
         device.close()
         await listening
+
+    virtual_time.run(main())
+
+
+def test_no_time_passes_while_a_program_sends_no_sound():
+    async def main():
+        device = BrowserDevice(live=False)
+        device.attach(FarEnd(device), capture_hz=CAPTURE_HZ, output_hz=24_000)
+        await asyncio.sleep(600.0)
+        frames = asyncio.create_task(collect(device, 100))
+        for seconds in (0.0, 300.0):
+            await asyncio.sleep(seconds)
+            device.resume()
+            for _ in range(5):  # at the pace of a microphone
+                device.capture(second_of_tone(CAPTURE_HZ, 0.2))
+                await asyncio.sleep(0.2)
+        heard = await frames
+        assert all(frame.samples.any() for frame in heard)  # no silence was put between
+        assert device.clock.now() == pytest.approx(2.0, abs=0.21)
 
     virtual_time.run(main())
