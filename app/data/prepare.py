@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from app.cli import configuration
 from app.data.sources import Item, read_source
+from configs.device import resolve
 from configs.schema import ConfigError, TtsConfig
 from configs.vocabulary import vocabulary_id
 
@@ -130,10 +131,10 @@ class Preparer:
         from tts.vocabulary import TextVocabulary
 
         torch.set_num_threads(1)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if plan.device == "auto" else plan.device
+        device = resolve(plan.device)
         self._plan = plan
-        self._speech = tts.load_speech_tokenizer(plan.tts).to(device)
-        self._speaker = tts.load_speaker(plan.tts).to(device)
+        self._speech = tts.load_speech_tokenizer(plan.tts, device)
+        self._speaker = tts.load_speaker(plan.tts, device)
         self._vocabulary, self._pieces = TextVocabulary(plan.tokenizer), text_pieces(plan.tokenizer)
         self._aligner = CtcAligner.load(plan.aligner, device) if plan.aligner else None
 
