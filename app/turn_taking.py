@@ -9,6 +9,7 @@ A voice over the reply ducks it at once, and silences it when it lasts. Recognis
 back-channel word does not, and the reply comes back to its level.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -243,7 +244,9 @@ class TurnTaking:
 
     def _is_aside(self, text: str) -> bool:
         """True for what leaves a running reply alone: no words, back-channel words, any words if it is not to be stopped."""
-        aside = not self.interruptible or all(word in self._backchannel for word in text.split())
+        aside = not self.interruptible or all(
+            word in self._backchannel for word in re.findall(r"[\w'-]+", text.lower())
+        )
         return self._replying and aside
 
     def _voice_began(self) -> list[Action]:

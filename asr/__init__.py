@@ -1,8 +1,13 @@
 """The recogniser's room. `build` is its only door; the models are imported on use."""
 
+from typing import TYPE_CHECKING
+
 from asr.base import Recognizer
 from configs.device import resolve
 from configs.schema import AsrConfig, RuntimeConfig
+
+if TYPE_CHECKING:
+    from asr.stream import Reader
 
 
 def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
@@ -13,7 +18,6 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         ConfigError: the device is not there.
     """
     from asr.endpoint import Endpoint
-    from asr.paraformer import Paraformer
     from asr.stream import StreamingRecognizer, StreamOptions
     from asr.turn_end import bundled
     from asr.vad import SileroModel
@@ -34,7 +38,17 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
             judge=bundled(),
         ),
     )
-    paraformer = Paraformer.load(
+    return StreamingRecognizer(_reader(config, runtime), SileroModel(), options)
+
+
+def _reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":
+    if config.backend == "moonshine":
+        from asr.moonshine import Moonshine
+
+        return Moonshine()
+    from asr.paraformer import Paraformer
+
+    return Paraformer.load(
         config.model,
         config.streaming_model,
         device=resolve(runtime.device),
@@ -42,4 +56,3 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         partial_interval_ms=config.partial_interval_ms,
         word_search=config.word_search,
     )
-    return StreamingRecognizer(paraformer, SileroModel(), options)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr.turn_end import TurnEnd
+from asr.units import normalise
 
 
 def _words(text: str) -> frozenset[str]:
@@ -42,7 +43,8 @@ class Endpoint:
     judge: TurnEnd
 
     def required_silence_ms(self, text: str) -> int:
-        """Silence that ends the turn after `text` (lower-case words)."""
+        """Silence that ends the turn after `text`, whose capitals and punctuation do not count."""
+        text = normalise(text)
         words = text.split()
         if not words:
             return self.min_silence_ms

@@ -1,4 +1,4 @@
-"""The recogniser: samples -> voice activity -> Paraformer -> end of turn.
+"""The recogniser: samples -> voice activity -> words (Paraformer, or another) -> end of turn.
 
 Everything happens on the sample clock in windows of 32 ms, so any chunking of the samples gives the same events.
 A turn goes through three states: no voice; a voice too short to be sure of; a turn with pauses in it.
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from asr.base import (
     VoiceLost,
 )
 from asr.endpoint import Endpoint
-from asr.paraformer import Paraformer, ParaformerStream
 from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 
 _PAUSE_MS = 160  # silence that counts as a pause: the words so far are read then, ahead of the decision
@@ -46,23 +46,48 @@ class StreamOptions:
     endpoint: Endpoint
 
 
+class GrowingText(Protocol):
+    """One utterance that is read while it grows."""
+
+    @property
+    def text(self) -> str:
+        """What has been recognised so far."""
+        ...
+
+    def push(self, samples: np.ndarray) -> bool:
+        """Take float32 mono samples at 16 kHz; true when the text may have changed."""
+        ...
+
+
+class Reader(Protocol):
+    """What makes words of samples; without voice activity and turns."""
+
+    def transcribe(self, samples: np.ndarray) -> str:
+        """Text of one utterance, float32 mono at 16 kHz, shape (N,)."""
+        ...
+
+    def stream(self) -> GrowingText | None:
+        """A new utterance; None where what there is so far has to be read again for each partial transcript."""
+        ...
+
+
 class StreamingRecognizer:
     """A loaded recogniser (`asr.base.Recognizer`)."""
 
-    def __init__(self, paraformer: Paraformer, vad: SileroModel, options: StreamOptions) -> None:
-        self._paraformer = paraformer
+    def __init__(self, reader: Reader, vad: SileroModel, options: StreamOptions) -> None:
+        self._reader = reader
         self._vad = vad
         self._options = options
 
     def stream(self, patience: Callable[[], float] = lambda: 1.0) -> "TurnStream":
         """A stream for one microphone or file; see `asr.base.Recognizer.stream`."""
-        return TurnStream(self._paraformer, self._vad.detector(), self._options, patience)
+        return TurnStream(self._reader, self._vad.detector(), self._options, patience)
 
     def transcribe(self, samples: np.ndarray) -> str:
         """Text of a recording, float32 mono at 16 kHz, shape (N,); a long one is cut at its pauses."""
         samples = _checked(samples)
         if len(samples) <= _MAX_WHOLE_S * SAMPLE_RATE:
-            return self._paraformer.transcribe(samples)
+            return self._reader.transcribe(samples)
         stream = self.stream()
         events = [*stream.push(samples), *stream.finish()]
         return " ".join(e.text for e in events if isinstance(e, FinalTranscript) and e.text)
@@ -71,8 +96,8 @@ class StreamingRecognizer:
         """Run every model once, so that the first turn is as fast as the tenth."""
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
         self._vad.detector()(noise[:WINDOW])
-        self._paraformer.transcribe(noise)
-        partial = self._paraformer.stream()
+        self._reader.transcribe(noise)
+        partial = self._reader.stream()
         if partial is not None:
             partial.push(noise)
 
@@ -82,12 +107,12 @@ class TurnStream:
 
     def __init__(
         self,
-        paraformer: Paraformer,
+        reader: Reader,
         detector: SpeechDetector,
         options: StreamOptions,
         patience: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._paraformer = paraformer
+        self._reader = reader
         self._detector = detector
         self._patience = patience
         self._voice = Hysteresis(options.vad_threshold)
@@ -189,7 +214,7 @@ class TurnStream:
     def _begin(self) -> list[Event]:
         assert self._onset is not None
         begin = max(self._base, self._onset - self._samples(self._options.pre_roll_ms))
-        self._turn = _Turn(begin, self._paraformer.stream())
+        self._turn = _Turn(begin, self._reader.stream())
         self._turn.feed(self._heard[begin - self._base :])
         start, _ = voiced_span(self._heard, begin - self._base, len(self._heard))
         self._turn.speech_start = self._base + start
@@ -238,7 +263,7 @@ class TurnStream:
         turn = self._turn
         assert turn is not None
         begun = time.perf_counter()
-        text = self._paraformer.transcribe(self._heard[turn.begin - self._base :])
+        text = self._reader.transcribe(self._heard[turn.begin - self._base :])
         turn.compute_ms = 1000 * (time.perf_counter() - begun)
         return text
 
@@ -285,7 +310,7 @@ class TurnStream:
 class _Turn:
     """What is known of a running turn."""
 
-    def __init__(self, begin: int, partial: ParaformerStream | None) -> None:
+    def __init__(self, begin: int, partial: GrowingText | None) -> None:
         self.begin = begin  # clock of its first sample, pre-roll included
         self.speech_start = begin
         self.text = ""  # of the last partial transcript

@@ -88,6 +88,9 @@ class EndpointConfig:
 class AsrConfig:
     """Voice activity, recognition, end of turn."""
 
+    backend: Literal["paraformer", "moonshine"] = knob(
+        "paraformer", "FunASR's Paraformer, or Moonshine, which comes with its package and understands people's English"
+    )
     model: str = knob(BUNDLED, "Paraformer of the final pass: bundled, a FunASR folder or name")
     streaming_model: str = knob(BUNDLED, "Paraformer of the partial transcripts: bundled, a FunASR folder or name")
     word_search: bool = knob(

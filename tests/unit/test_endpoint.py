@@ -64,3 +64,10 @@ def test_the_judge_learns_what_ends_a_sentence_and_not_what_a_comma_parts():
     found = examples(["hello, how are you"])
     assert [example.whole for example in found] == [False, False, True]
     assert found[0].names != found[1].names
+
+
+def test_capitals_and_punctuation_do_not_count():
+    for text in ("what is the capital of france", "i would like to", "thank you", "tell me about the"):
+        written = text[0].upper() + text[1:]
+        for mark in ("", ".", "?", "..."):
+            assert RULES.required_silence_ms(written + mark) == RULES.required_silence_ms(text)
