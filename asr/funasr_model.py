@@ -125,12 +125,11 @@ def build(
         return auto_model(**values, **options(device, num_threads))
 
 
-def build_named(name: str, *, device: str, num_threads: int) -> Any:
-    """An `AutoModel` of a FunASR directory with `model.pt`, or of a public name (which FunASR downloads)."""
-    values = {"model": name, "frontend_conf": {"dither": 0.0}, **options(device, num_threads)}
-    if Path(name).is_dir():
-        with contextlib.suppress(RuntimeError), _quiet():  # a class outside the light import: try again with everything
-            return import_funasr()(**values)
+def build_folder(folder: Path, *, device: str, num_threads: int) -> Any:
+    """An `AutoModel` of a FunASR folder with `model.pt`."""
+    values = {"model": str(folder), "frontend_conf": {"dither": 0.0}, **options(device, num_threads)}
+    with contextlib.suppress(RuntimeError), _quiet():  # a class outside the light import: try again with everything
+        return import_funasr()(**values)
     auto_model = import_funasr(whole=True)
     with _quiet():
         return auto_model(**values)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from asr.base import RecognizerError
-from asr.funasr_model import build, build_named
+from asr.funasr_model import build, build_folder
 from asr.units import join
 from asr.word_search import load_search
 
@@ -85,7 +85,7 @@ class Paraformer:
         """Load `model` for whole recordings and `streaming_model` for streams (None: no streams).
 
         Each is `bundled`, a folder in the bundled format (config.yaml, tokens.json, am.mvn, config.json,
-        model.safetensors), a FunASR folder with model.pt, or a public FunASR name. `partial_interval_ms` is the chunk of a
+        model.safetensors), or a FunASR folder with model.pt. `partial_interval_ms` is the chunk of a
         public streaming model; a bundled one has the chunk it was trained with. `word_search`: where the folder has a
         search.json, its words are chosen with a language model (`asr/word_search.py`).
 
@@ -190,10 +190,14 @@ def _is_ours(model: str) -> bool:
 
 
 def _load_public(model: str, device: str, num_threads: int) -> Any:
-    if model.startswith((".", "/", "~")) and not Path(model).exists():
-        raise RecognizerError(f"there is no recogniser folder {model}; see asr.model and asr.streaming_model")
+    folder = Path(model).expanduser()
+    if not folder.is_dir():  # FunASR would take it for a name and download it
+        raise RecognizerError(
+            f"there is no recogniser folder {model}; asr.model and asr.streaming_model take a FunASR folder, or a name such "
+            "as funasr/paraformer-en, which `launch.py weights get` fetches."
+        )
     try:
-        return build_named(model, device=device, num_threads=num_threads)
+        return build_folder(folder, device=device, num_threads=num_threads)
     except RecognizerError:
         raise
     except Exception as error:  # FunASR raises whatever its hub client, pickle or config reader raise
