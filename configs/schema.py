@@ -180,7 +180,7 @@ class TtsConfig:
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
     match_timbre: bool = knob(
         False,
-        "give each frame what the decoder loses of the voice: mean and deviation of each mel band of the reference",
+        "give each frame what the decoder loses of a reference's timbre: mean and deviation of each mel band",
     )
     flow_temperature: float = knob(0.6, "scale of the decoder's starting noise")
     apology: str = knob(

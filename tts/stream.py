@@ -134,7 +134,7 @@ class SyncSpeech:
         self._vocabulary = vocabulary
         self._load_voice_encoder = load_voice_encoder
         self._options = options
-        self._default = self._prepare(default_voice)
+        self._default = self._prepare(default_voice, known=True)
         self._vocoder_start = primed(vocoder, options.seed)
 
     @property
@@ -155,7 +155,8 @@ class SyncSpeech:
         """Loaded when the first reference recording comes."""
         return self._load_voice_encoder()
 
-    def _prepare(self, voice: Voice) -> PreparedVoice:
+    def _prepare(self, voice: Voice, *, known: bool = False) -> PreparedVoice:
+        """`known`: the decoder was trained on this voice, whose timbre it does not miss."""
         config = self._flow.config
         largest, width = int(voice.tokens.max(initial=-1)), len(voice.embedding)
         if largest >= config.vocabulary_size or width != config.speaker_width:
@@ -170,7 +171,8 @@ class SyncSpeech:
             num_flow_steps=self._options.num_flow_steps,
             temperature=self._options.flow_temperature,
         )
-        return PreparedVoice(voice, state, self._timbre(voice, state) if self._options.match_timbre else None)
+        matched = self._options.match_timbre and not known
+        return PreparedVoice(voice, state, self._timbre(voice, state) if matched else None)
 
     def _timbre(self, voice: Voice, state: FlowState) -> Timbre:
         """What the decoder loses of the prompt when it says it once more."""
