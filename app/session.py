@@ -399,6 +399,10 @@ class Session:
         trace.interrupted = True
         heard = report.played_samples if reply.audible_samples is None else reply.audible_samples
         trace.heard = trace.heard_by(heard)
+        marks = trace.marks
+        first = marks.first_audible_sample
+        if first is not None and first >= marks.decoder_chunks[0].plays_at + heard / PLAYBACK_HZ:
+            marks.first_audible_sample = None  # it was silenced before that
         self._notify(Interrupted(turn=trace.turn, heard_text=trace.heard, played_samples=heard))
         self._finish(reply)
 

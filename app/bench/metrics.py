@@ -79,7 +79,7 @@ class Manners:
     cut_off: bool | None  # a turn was taken for over before the user had ended
     wait_s: float | None  # last voice of the user -> the decision that his turn is over; None after a cut-off
     replies_in_pauses: int | None
-    duck_s: float | None  # first voice over the reply -> the reply is fainter
+    duck_s: float | None  # first voice over the reply -> end of the reply's last sound at its level
     stop_s: float | None  # first voice of the interruption -> last audible sample of the reply
     resumed_s: float | None  # last sound of a cough or a back-channel word -> the reply is at its own level again
     interrupted_by_words: bool | None
@@ -275,10 +275,13 @@ def gains(talk: Conversation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def duck_time(talk: Conversation, over: Span) -> float | None:
-    """From the first voice over a reply to the first frame in which the reply is at less than half its level."""
+    """From the first voice over a reply to the last sound that it still has at more than half its level; None: it had all."""
     at, level = gains(talk)
     faint = at[(at > over.start) & (level < 0.5)]
-    return float(faint[0]) - over.start if len(faint) else None
+    if not len(faint):
+        return None
+    full = at[(at < faint[0]) & (level >= 0.5)]
+    return max(0.0, float(full[-1]) - over.start) if len(full) else 0.0
 
 
 def resume_time(talk: Conversation, over: Span) -> float | None:

@@ -10,7 +10,7 @@ from app.bench.acoustic import Heard, Span, assistant_spans, user_spans
 from app.bench.cases import CLIP_HZ, Case, Interjection, built_in
 from app.bench.parts import Loader
 from app.bench.simulate import parse
-from app.bench.talk import hold
+from app.bench.talk import Conversation, hold
 from app.clock import run_skipping
 from asr.vad import voiced_span
 from configs.schema import AppConfig, AsrConfig, EndpointConfig, TtsConfig
@@ -131,6 +131,21 @@ def test_the_assistant_and_the_benchmark_hear_the_same_end_of_every_voice_in_noi
     for name, sound, end in ends():
         decided = np.pad(sound, (0, CLIP_HZ))[: round((end + 0.3) * CLIP_HZ)]
         assert voiced_span(decided, 0, len(decided))[1] / CLIP_HZ == pytest.approx(end, abs=0.020), name
+
+
+def test_how_a_reply_gives_way_and_comes_back_is_read_off_the_recording():
+    second = np.arange(CLIP_HZ * 2) / CLIP_HZ
+    reply = np.where(second > 0.5, 0.1, 0.0).astype(np.float32)
+    level = np.where((second > 0.85) & (second < 1.40), 0.2, 1.0)
+    case = spoken(hush(0.1))
+    both = np.stack([np.zeros_like(reply), (reply * level).astype(np.float32)], axis=1)
+    held = Conversation(case=case, turns=(), both=both, undisturbed=reply, rate=CLIP_HZ, interjected_at=0.8)
+    over = Span(0.8, 1.1)
+    assert metrics.duck_time(held, over) == pytest.approx(0.05, abs=0.010)
+    assert metrics.resume_time(held, over) == pytest.approx(0.30, abs=0.010)
+    calm = dataclasses.replace(held, both=np.stack([reply, reply], axis=1))
+    assert metrics.duck_time(calm, over) is None
+    assert metrics.resume_time(calm, over) == 0.0
 
 
 def test_the_same_run_gives_the_same_samples():

@@ -261,6 +261,18 @@ def test_what_was_played_in_silence_was_not_heard():
     assert talk.device.timeline()[begin + 1 :] == pytest.approx(0.1, abs=1e-4)  # the next reply has its own level
 
 
+def test_a_reply_that_was_silent_from_its_beginning_has_no_audible_sample():
+    script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 1.4, 3.0) + lasting(1.4)
+    script = [entry for entry in script if not 1.6 < entry[0] < 3.1]  # the words come late
+    script.append((1.66, lambda at: SpeechSustained(at=at)))
+    talk = Talk(script, ScriptedChat(SLOW_REPLY, "Sure.", first_s=0.3, token_s=0.02), seconds=5.0)
+    first, second = talk.traces
+    assert first.interrupted
+    assert first.heard == ""
+    assert first.voice_to_voice_s is None
+    assert second.voice_to_voice_s is not None
+
+
 def test_the_reply_after_an_interruption_has_its_own_level():
     script = user_says("tell me a story", 0.2, 1.0) + user_says("stop please", 3.0, 4.0)
     talk = Talk(script, ScriptedChat(SLOW_REPLY, "Sure thing.", token_s=0.02), seconds=5.0)
