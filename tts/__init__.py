@@ -1,5 +1,6 @@
 """Text tokens in, 24 kHz samples out: SyncSpeech, its decoder, and voices from reference recordings."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tts.tokenizer import SpeechTokenizer
     from tts.voice import Voice, VoiceEncoder
 
+log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -134,7 +136,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
 def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts import public
-    from tts.base import CheckpointError, SynthesisError
+    from tts.base import CheckpointError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
     from tts.stream import TextToToken
 
@@ -151,7 +153,9 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
     def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":
         if speed != 1.0:
-            raise SynthesisError(f"speed {speed}: the interleaved text-speech model speaks at speed 1 only.")
+            log.warning(
+                "speed %g: the interleaved text-speech model has no durations, it speaks at its own rate.", speed
+            )
         return InterleavedDecoder(model, DecodeOptions(seed=config.seed), drafter=drafter)
 
     made = TextToToken(

@@ -136,7 +136,7 @@ def noisy(samples: np.ndarray, snr_db: float | None, rng: np.random.Generator) -
     return (samples + level * pink).astype(np.float32)
 
 
-def speak(synthesizer: Any, text: str, voice: Any = None, speed: float = 1.0) -> np.ndarray:
+def speak(synthesizer: Any, text: str, voice: Any = None, *, speed: float) -> np.ndarray:
     """A text as samples, through the streaming path."""
     stream = synthesizer.stream(voice=voice, share_ids=False, speed=speed)
     stream.push(0, text)
@@ -159,7 +159,7 @@ def intelligibility(config: AppConfig, options: argparse.Namespace, report: Repo
             synthesizer.vocode(mel_24k(torch.from_numpy(s)[None]).numpy()) for s in tqdm(originals)
         ],
         "flow from true speech tokens": [synthesizer.resynthesize(s) for s in tqdm(originals)],
-        "full TMT": [speak(synthesizer, item.text) for item in tqdm(items)],
+        "full TMT": [speak(synthesizer, item.text, speed=config.tts.speed) for item in tqdm(items)],
     }
     asr = build_recognizer(config)
     truths = [item.text for item in items]
@@ -207,7 +207,9 @@ def cloning(config: AppConfig, options: argparse.Namespace, report: Report) -> N
         write_wav(path, reference, CORPUS_HZ)
         prepared = synthesizer.voice(path)
         cloned = [
-            speak(synthesizer, sentences[(index * CLONE_SENTENCES + k) % len(sentences)], prepared)
+            speak(
+                synthesizer, sentences[(index * CLONE_SENTENCES + k) % len(sentences)], prepared, speed=config.tts.speed
+            )
             for k in range(CLONE_SENTENCES)
         ]
         write_wav(options.report / f"cloned_{index}.wav", np.concatenate(cloned), SAMPLE_RATE)
