@@ -23,7 +23,7 @@ _LEAST = 3  # times a word must have been said
 _FLITE_SHARE = 0.5  # of the questions are spoken by the voices that sound most natural
 
 
-def confusions(recogniser: Path, path: Path, *, count: int = 1600, seed: int = 5) -> Confusions:
+def confusions(recogniser: Path, path: Path, *, count: int, seed: int = 5) -> Confusions:
     """Word -> (share of times it was misheard, what was heard instead); kept in the JSON file `path`."""
     if not path.exists():
         pairs = list(tqdm(_heard(recogniser, count, seed), total=count, desc="hearing questions"))

@@ -53,6 +53,7 @@ class CorpusPlan:
     prose_hours: float = 20.0
     voices_hours: float = 9.0
     words_hours: float = 8.0
+    questions_heard: int = 1600  # that the recogniser hears, so that the language model learns how it mishears
     seed: int = 1
 
 

@@ -466,7 +466,7 @@ def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     from llm.vocabulary import Vocabulary
 
     prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
-    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json")
+    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
     made = task(Vocabulary(places.asset("qwen")), prose, read_questions(HELD_OUT), confusions=misheard)
     return fit(places, "qwen", made, plan.qwen)
 

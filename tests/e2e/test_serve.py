@@ -13,6 +13,7 @@ import soundfile
 import websockets
 
 from app.cli import main
+from configs.schema import EndpointConfig
 from llm.conversation import CUT_MARK
 from tests.fakes import ScriptedChat, ScriptedSpeech, user_says
 from tests.serve import Program, parts, serving
@@ -282,7 +283,7 @@ async def test_settings_are_in_effect_as_they_are_shown():
             900,
             0.5,
         )  # the threshold is not to be set
-        assert made.recognizer.patience[0]() == 2.0
+        assert made.recognizer.patience[0]() == pytest.approx(900 / EndpointConfig().min_silence_ms)
         await p.update(audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "high"}}})
         assert made.recognizer.patience[0]() < 1.0
         await say(p, "hello")

@@ -132,7 +132,7 @@ def test_a_conversation_by_hand_remembers_and_forgets(client):
         events, sound = until_done(connection)
         assert "france" in only(events, "conversation.item.input_audio_transcription.completed").transcript
         assert "Paris" in only(events, "response.output_audio_transcript.done").transcript
-        assert "capital of france" in understood(client, sound)
+        assert {"paris", "france"} <= set(understood(client, sound).split())
         asked = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is my name"}]}
         connection.conversation.item.create(item=asked)
         connection.response.create(response={"output_modalities": ["text"]})

@@ -14,6 +14,7 @@ import websockets
 
 from app import trace as trace_module
 from app.cli import main
+from configs.schema import EndpointConfig
 from tests.fakes import ScriptedChat, user_says
 from tests.web import ScriptedSynthesizer, assistant, serving
 
@@ -118,7 +119,7 @@ async def test_settings_take_effect_at_the_next_turn():
         assert (asked["speed"], asked["lookahead"], asked["voice"]) == (1.25, 3, None)
         assert parts.chat.temperatures == [0.5]
         assert parts.chat.asked[0][0].content == "Be brief."
-        assert parts.recognizer.patience[0]() == 2.0
+        assert parts.recognizer.patience[0]() == pytest.approx(900 / EndpointConfig().min_silence_ms)
         await page.send(type="set", key="speed", value=9)
         code, reason = await page.until_closed()
         assert code == 1008

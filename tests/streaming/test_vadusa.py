@@ -329,7 +329,7 @@ def chosen(folders: tuple[Path, Path], **knobs: object) -> TtsConfig:
 def test_the_assistant_runs_on_it(folders: tuple[Path, Path]) -> None:
     spoken = {}
     for heads, tolerance in (("none", 1), (str(folders[1]), 1), (str(folders[1]), 4)):
-        made, _ = tts._text_to_token(chosen(folders, heads=heads, tolerance=tolerance, num_heads=6, nodes=96))
+        made, _ = tts._text_to_token(chosen(folders, heads=heads, tolerance=tolerance, num_heads=6, nodes=96), "cpu")
         decoder = made.begin(1.0, None)
         for token in TEXT:
             decoder.push(token)
@@ -350,7 +350,7 @@ def test_the_assistant_runs_on_it(folders: tuple[Path, Path]) -> None:
 )
 def test_knobs_out_of_range_are_named(folders: tuple[Path, Path], knobs: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^tts\.interleaved: [^\n]*{message}[^\n]*$"):
-        tts._text_to_token(chosen(folders, **knobs))
+        tts._text_to_token(chosen(folders, **knobs), "cpu")
 
 
 def test_foreign_heads_are_named(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -372,4 +372,4 @@ def test_foreign_heads_are_named(folders: tuple[Path, Path], monkeypatch: pytest
         Drafter(DraftHeads(dataclasses.replace(SHAPE, accuracies=())))
     monkeypatch.setattr(tts, "ASSETS", tmp_path)
     with pytest.raises(CheckpointError, match=r"^[^\n]*`python launch.py train small vadusa`[^\n]*$"):
-        tts._text_to_token(chosen(folders, heads="bundled"))
+        tts._text_to_token(chosen(folders, heads="bundled"), "cpu")

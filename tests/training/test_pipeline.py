@@ -33,7 +33,7 @@ def made(tmp_path_factory):
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("train")
     plan = yaml.safe_load((DEFAULTS / "train" / "small.yaml").read_text())
-    plan["corpus"].update(prose_hours=0.01, voices_hours=0.06, words_hours=0.01)
+    plan["corpus"].update(prose_hours=0.01, voices_hours=0.06, words_hours=0.01, questions_heard=20)
     for values in plan.values():
         if isinstance(values, dict) and "steps" in values:
             values.update(steps=2, warmup_steps=1)
