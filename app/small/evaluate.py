@@ -123,6 +123,13 @@ def recogniser(config: AppConfig, options: argparse.Namespace, report: Report) -
     report.words("asr_seen", "held-out sentences, training voices", "5 %", rate(seen, seen_items, None))
     report.words("asr_unseen", "held-out sentences, held-out voices", "15 %", rate(unseen, unseen_items, None))
     report.words("asr_noise", "training voices, noise at 15 dB", "15 %", rate(seen, seen_items, NOISE_DB))
+    for key, name, speech, items in (
+        ("seen", "training voices", seen, seen_items),
+        ("unseen", "held-out voices", unseen, unseen_items),
+    ):
+        heard = heard_by("Moonshine", [speech.samples(item) for item in items])
+        other = error_rate([item.text for item in items], heard)
+        report.words(f"asr_{key}_moonshine", f"for comparison: {name}, as Moonshine hears them", "", other)
 
 
 def noisy(samples: np.ndarray, snr_db: float | None, rng: np.random.Generator) -> np.ndarray:
