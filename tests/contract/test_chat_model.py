@@ -133,9 +133,8 @@ async def test_two_replies_at_once_do_not_disturb_each_other(chat):
     assert tuple(await asyncio.gather(reply(chat, QUESTION), reply(chat, other))) == expected
 
 
-async def test_a_full_gpu_ends_the_reply_and_leaves_the_model_ready(chat, engine, monkeypatch):
-    if engine == "vllm":
-        pytest.skip("vLLM reports its engine's errors itself")
+@pytest.mark.parametrize("engine", ["transformers"], indirect=True, scope="module")  # vLLM reports its errors itself
+async def test_a_full_gpu_ends_the_reply_and_leaves_the_model_ready(chat, monkeypatch):
     step, calls = chat._step, []
 
     def hungry(*arguments):
