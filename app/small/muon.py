@@ -39,7 +39,10 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - _MOMENTUM)
                 ahead = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
                 update = orthogonal(ahead, torch.get_autocast_dtype(weight.device.type))
