@@ -176,6 +176,15 @@ class TtsConfig:
     )
     speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
     lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
+    early_text: bool = knob(
+        False, "let each step read all text that has arrived, not only the look-ahead it waits for (syncspeech only)"
+    )
+    text_per_step: int = knob(
+        1, "most text tokens spoken in one step where the text is ahead of the speech (syncspeech only)"
+    )
+    refinements: int = knob(
+        0, "further passes over a step's speech tokens, 0 to 3: slower, the surest ones stay (syncspeech only)"
+    )
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
     match_timbre: bool = knob(

@@ -122,6 +122,9 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     def begin(speed: float, lookahead: int | None) -> "TokenDecoder":
         options = DecodeOptions(
             lookahead=config.lookahead if lookahead is None else lookahead,
+            opportunistic=config.early_text,
+            text_per_step=config.text_per_step,
+            refinements=config.refinements,
             top_k=config.duration_top_k,
             speed=speed,
             seed=config.seed,

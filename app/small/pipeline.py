@@ -34,7 +34,7 @@ ASSETS = {
     "qwen": "llm/assets/qwen-small",
 }
 # Steps that can begin with finished weights instead of random ones (--start-from)
-CONTINUED = ("flow", "paraformer")
+CONTINUED = ("flow", "tmt", "paraformer")
 # Steps that run only by name: nothing that ships needs them
 ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 # glibc gives large blocks back at every step otherwise; a trainer spends half of its time in page faults then
@@ -115,9 +115,7 @@ def run(options: argparse.Namespace) -> int:
     if unknown:
         raise ConfigError(f"train small: no step named {', '.join(unknown)}; the steps are {', '.join(STEPS)}.")
     if options.start_from and (not options.models or set(options.models) - set(CONTINUED)):
-        raise ConfigError(
-            f"train small --start-from: name the models; {' and '.join(CONTINUED)} can begin with weights."
-        )
+        raise ConfigError(f"train small --start-from: name the models; {', '.join(CONTINUED)} can begin with weights.")
     places = Places(options.work, options.out or ROOT, options.start_from)
     for name in options.models or [name for name in STEPS if name not in ON_REQUEST]:
         if places.done(name).exists():

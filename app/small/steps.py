@@ -277,11 +277,16 @@ def codebook(places: Places) -> int:
 def tmt(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Train the temporal masked transformer on the assistant's own voice."""
     from tts.tmt.config import small_config
-    from tts.training.tmt import task
+    from tts.training.tmt import TmtTraining, task
 
     data = text_to_token_data(places)
     config = replace(small_config(**data.sizes), mask=plan.tmt_mask)
-    return fit(places, "tmt", task(config, data.pieces, data.train, data.held_out), plan.tmt)
+    start = places.first_weights("tmt")
+    training = (
+        TmtTraining(alternating_share=0.0) if start else TmtTraining()
+    )  # stage 1 is what the weights have behind them
+    made = task(config, data.pieces, data.train, data.held_out, training, start=start)
+    return fit(places, "tmt", made, plan.tmt)
 
 
 def interleaved(places: Places, plan: SmallTraining) -> dict[str, float]:

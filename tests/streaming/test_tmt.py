@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tts.base import SynthesisError
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions, TmtDecoder
-from tts.tmt.layout import Field, Role, committed, one_step, packed, visible
+from tts.tmt.layout import Field, Role, Schedule, committed, one_step, packed, steady, visible
 from tts.tmt.model import Tmt
 
 CONFIG = TmtConfig(
@@ -61,9 +61,10 @@ def stream(
 def whole(model: Tmt, text: list[int], blocks: list[list[int]], lookahead: int) -> tuple[torch.Tensor, np.ndarray]:
     """Hidden states and rows of one pass over a finished utterance with every inference step packed in."""
     durations = np.array([len(block) for block in blocks])
-    rows, _, _ = packed(model.config, np.array(text), durations, np.concatenate(blocks).astype(np.int64), lookahead)
+    schedule = steady(model.config, len(text), lookahead)
+    rows, _, _ = packed(model.config, np.array(text), durations, np.concatenate(blocks).astype(np.int64), schedule)
     tensor = torch.from_numpy(rows)[None]
-    return model(tensor, visible(tensor, tensor, lookahead, model.config.window))[0], rows
+    return model(tensor, visible(tensor, tensor, model.config.window))[0], rows
 
 
 def select(rows: np.ndarray, role: Role, index: int) -> np.ndarray:
@@ -98,13 +99,13 @@ def test_cached_keys_equal_those_of_the_finished_sequence(window: int, lookahead
         np.array(TEXT),
         np.array([len(b) for b in blocks]),
         np.concatenate(blocks).astype(np.int64),
-        lookahead,
+        steady(model.config, len(TEXT), lookahead),
     )
     rows = np.concatenate([text, placeholders, speech], axis=1)
     tensor = torch.from_numpy(rows)[None]
     fresh = TmtDecoder(model).state
     fresh.reserve_(rows.shape[1])
-    model(tensor, visible(tensor, tensor, lookahead, window), fresh, rows.shape[1])
+    model(tensor, visible(tensor, tensor, window), fresh, rows.shape[1])
     state = decoder.state
     columns = {tuple(column): i for i, column in enumerate(rows.T.tolist())}
     cached = state.rows[0, :, state.start : state.end].T.tolist()
@@ -155,7 +156,7 @@ def check_against_full_passes(model: Tmt, text: list[int], lookahead: int, spoke
         num_text = min(spoken.arrived[number - 1], number + furthest)
         rows, _, _ = one_step(config, np.array(text), lengths, tokens, lookahead, step, num_text=num_text)
         tensor = torch.from_numpy(rows)[None]
-        hidden = model(tensor, visible(tensor, tensor, config.text_limit(lookahead), config.window))[0]
+        hidden = model(tensor, visible(tensor, tensor, config.window))[0]
         if step and lengths[step - 1]:
             speech = model.speech_head(hidden[rows[Field.ROLE] == Role.MASKED])
             torch.testing.assert_close(spoken.speech[step - 1], speech, atol=1e-4, rtol=0)
@@ -163,7 +164,7 @@ def check_against_full_passes(model: Tmt, text: list[int], lookahead: int, spoke
         if step < len(text):
             duration = model.duration_head(hidden[-1])
             torch.testing.assert_close(spoken.durations[step], duration, atol=1e-4, rtol=0)
-            assert drawing._draw_duration(duration) == lengths[step]
+            assert drawing._draw_duration(duration)[0] == lengths[step]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -197,6 +198,106 @@ def test_the_papers_mask_decodes_as_it_trains_for_the_same_arrival(
     check_against_full_passes(model, text, lookahead, Recorded(model, text, lookahead, arrivals, 0))
 
 
+class Planned:
+    """A decoded utterance that uses text which is early, and the schedule that came of it."""
+
+    def __init__(
+        self, model: Tmt, text: list[int], arrivals: list[int], prompt: list[int], options: DecodeOptions
+    ) -> None:
+        decoder = TmtDecoder(model, options)
+        if prompt:
+            decoder.prompt(np.array(prompt))
+        self.blocks: list[np.ndarray] = []
+        self.speech: list[tuple[int, torch.Tensor]] = []
+        speaks, reads = [], []
+        rest = list(text)
+        for size in [*arrivals, len(text)]:
+            for token in rest[:size]:
+                decoder.push(token)
+            rest = rest[size:]
+            if not rest:
+                decoder.finish()
+            while True:
+                waiting = len(decoder.state.ready)
+                block = decoder.step()
+                if block is None:
+                    break
+                self.blocks.append(block.tokens)
+                number = len(self.blocks)
+                speaks.append(speaks[-1] if waiting else number)
+                reads += [speaks[-1]] * (decoder.state.num_read - len(reads))
+        assert decoder.done
+        self.schedule = Schedule(np.array(speaks), np.array([*reads, *[len(text)] * (len(text) + 1 - len(reads))]))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    text=st.lists(st.integers(0, 39), min_size=1, max_size=14),
+    arrivals=st.lists(st.integers(0, 5), max_size=10),
+    text_per_step=st.sampled_from([1, 2, 3]),
+    window=st.sampled_from([0, 4]),
+    prompt=st.lists(st.integers(0, 26), max_size=6),
+    lookahead=st.sampled_from([1, 2]),
+)
+def test_early_text_several_text_tokens_per_step_and_a_prompt_equal_one_pass_over_the_whole(
+    text, arrivals, text_per_step, window, prompt, lookahead
+) -> None:
+    model = make(window=window, text_per_step=3)
+    options = DecodeOptions(opportunistic=True, text_per_step=text_per_step, lookahead=lookahead, top_k=1)
+    spoken = Planned(model, text, arrivals, prompt, options)
+    assert len(spoken.blocks) == len(text)
+    durations = np.array([len(block) for block in spoken.blocks])
+    tokens = np.concatenate(spoken.blocks).astype(np.int64)
+    config, start = model.config, np.array(prompt, np.int64)
+    rows, speech_target, _ = packed(config, np.array(text), durations, tokens, spoken.schedule, prompt=start)
+    tensor = torch.from_numpy(rows)[None]
+    hidden = model(tensor, visible(tensor, tensor, window))[0]
+    assert model.speech_head(hidden[speech_target >= 0]).argmax(-1).tolist() == tokens.tolist()
+    placeholders = np.flatnonzero((rows[Field.ROLE] == Role.NEXT_DURATION) | (rows[Field.ROLE] == Role.DURATION))
+    steps = set(spoken.schedule.speaks.tolist())
+    assert text_per_step == 1 or len(text) < 3 or arrivals or len(steps) < len(text)
+    for place in placeholders:
+        role, index = rows[Field.ROLE, place], int(rows[Field.INDEX, place])
+        if index not in steps or (role == Role.DURATION) != (index == 1):
+            continue
+        state = hidden[place]
+        duration = int(model.duration_head(state).argmax())
+        assert duration == durations[index - 1]
+        together = int((spoken.schedule.speaks == index).sum())
+        for later, head in zip(range(1, together), model.later_durations, strict=False):
+            duration = int(head(state, torch.tensor(duration)).argmax())
+            assert duration == durations[index - 1 + later]
+
+
+def test_text_that_comes_late_is_spoken_one_token_at_a_time() -> None:
+    model = make(text_per_step=2)
+    plain = stream(model, TEXT, 1, [1] * len(TEXT), top_k=1)[0]
+    early = stream(model, TEXT, 1, [1] * len(TEXT), top_k=1, text_per_step=2, opportunistic=True)[0]
+    assert early[:-2] == plain[:-2]  # E is early for the last two
+    assert stream(model, TEXT, 1, top_k=1, text_per_step=2)[0] != plain
+
+
+def test_refinement_keeps_the_surest_and_says_the_rest_again() -> None:
+    model = make()
+    plain, _ = stream(model, TEXT, 1, top_k=1)
+    calls = []
+    handle = model.register_forward_hook(lambda *call: calls.append(1))
+    decoder = TmtDecoder(model, DecodeOptions(top_k=1, refinements=2))
+    for token in TEXT:
+        decoder.push(token)
+    decoder.finish()
+    refined = []
+    while (block := decoder.step()) is not None:
+        refined.append(block.tokens.tolist())
+    handle.remove()
+    assert len(refined[0]) == len(plain[0])  # the first duration has no history
+    assert refined != plain
+    assert len(calls) == 1 + sum(3 if block else 1 for block in refined) - (not refined[-1])
+    first = plain[0]
+    assert any(a == b for a, b in zip(first, refined[0], strict=True))
+    assert decoder.done
+
+
 def test_published_decoding_reads_one_token_ahead_whenever_the_text_arrives() -> None:
     model = make(mask="paper", max_lookahead=1)
     expected = [b.tolist() for b in Recorded(model, TEXT, 1, [1] * len(TEXT), 0).blocks]
@@ -224,7 +325,7 @@ def test_history_is_read_anew_under_the_papers_mask_alone(mask: str) -> None:
     for step in (4, 5):  # step 5 has one text token more
         rows, _, _ = one_step(model.config, np.array(TEXT[:9]), durations, tokens, 1, step)
         tensor = torch.from_numpy(rows)[None]
-        hidden = model(tensor, visible(tensor, tensor, model.config.text_limit(1), 0))[0]
+        hidden = model(tensor, visible(tensor, tensor, 0))[0]
         history.append(hidden[select(rows, Role.SPEECH, 1)])
     assert torch.allclose(*history, atol=1e-5) is (mask == "prefix")
 
@@ -250,9 +351,9 @@ def test_packed_training_equals_separate_sequences(window: int) -> None:
     durations = np.array([3, 2, 0, 4, 1, 5, 2, 3, 2])
     tokens = rng.integers(0, 27, durations.sum())
     ids = np.array(TEXT[:9])
-    rows, _, _ = packed(model.config, ids, durations, tokens, lookahead)
+    rows, _, _ = packed(model.config, ids, durations, tokens, steady(model.config, len(ids), lookahead))
     tensor = torch.from_numpy(rows)[None]
-    together = model(tensor, visible(tensor, tensor, lookahead, window))[0]
+    together = model(tensor, visible(tensor, tensor, window))[0]
     for number in range(1, 10):
         # What inference has at this step: text up to n + 1, D and B of the past, D_n, then M_n and D_{n+1}.
         role, index = rows[Field.ROLE], rows[Field.INDEX]
@@ -261,7 +362,7 @@ def test_packed_training_equals_separate_sequences(window: int) -> None:
         kept |= (role == Role.SPEECH) & (index < number)
         new = ((role == Role.MASKED) & (index == number)) | ((role == Role.NEXT_DURATION) & (index == number + 1))
         part = tensor[:, :, np.flatnonzero(kept | new)]
-        alone = model(part, visible(part, part, lookahead, window))[0]
+        alone = model(part, visible(part, part, window))[0]
         torch.testing.assert_close(alone[new[kept | new]], together[new], atol=1e-5, rtol=1e-5)
 
 
@@ -379,6 +480,12 @@ def test_bad_input_is_named() -> None:
     model = make()
     with pytest.raises(SynthesisError, match="look-ahead 33"):
         TmtDecoder(model, DecodeOptions(lookahead=33))
+    with pytest.raises(SynthesisError, match="2 text tokens per step: this model speaks 1 to 1"):
+        TmtDecoder(model, DecodeOptions(text_per_step=2))
+    with pytest.raises(SynthesisError, match="9 refinement passes"):
+        TmtDecoder(model, DecodeOptions(refinements=9))
+    with pytest.raises(SynthesisError, match="speech token 27"):
+        TmtDecoder(model).prompt(np.array([3, 27]))
     with pytest.raises(SynthesisError, match="speed 9"):
         TmtDecoder(model, DecodeOptions(speed=9))
     decoder = TmtDecoder(model)

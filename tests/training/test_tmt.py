@@ -9,7 +9,7 @@ import torch
 
 from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.decode import DecodeOptions, TmtDecoder
-from tts.tmt.layout import Field, one_step
+from tts.tmt.layout import Field, TrainingSequence, one_step
 from tts.tmt.model import Tmt
 from tts.training.durations import MisalignedError
 from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, speech_parts, task, text_parts
@@ -58,8 +58,8 @@ def test_it_learns_and_the_export_decodes(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(trained.module.parameters(), lr=4e-3, betas=(0.9, 0.95))
     trained.module.train()
     before = trained.evaluate()
-    for step in range(100):
-        loss, _ = trained.loss(step, step / 100)
+    for step in range(140):
+        loss, _ = trained.loss(step, step / 140)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -110,7 +110,7 @@ def test_the_papers_mask_trains_one_step_of_each_sequence() -> None:
 def test_a_batch_without_a_kind_of_target_has_a_finite_loss() -> None:
     trained = make()
     rows, speech, duration = one_step(CONFIG, np.array([1, 2]), np.array([1, 2]), np.arange(3), 1, 0)
-    batch = trained._collate([(rows, speech, duration)], [1])
+    batch = trained._collate([TrainingSequence(rows, speech, duration)])
     speech_loss, duration_loss, figures = trained._losses(batch)
     assert speech_loss == 0
     assert duration_loss > 0
@@ -152,7 +152,7 @@ def test_an_epoch_uses_every_utterance_once_within_the_batch_size() -> None:
 
 
 def test_every_block_and_duration_is_a_target_once_per_packed_sequence() -> None:
-    trained = make(dataclasses.replace(TRAINING, joined=(1.0,)))
+    trained = make(dataclasses.replace(TRAINING, joined=(1.0,), shown_share=0.0))
     batch = trained._train_batch(0, alternate=False)
     sizes = [trained._examples[i] for group in trained.plan.groups(0) for i in group]
     assert (batch.speech_target >= 0).sum() == sum(len(u.tokens) for u in sizes)

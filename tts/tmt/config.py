@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 from tts.base import CheckpointError
 
 Mask = Literal["prefix", "paper"]
-_UNLIMITED = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +30,9 @@ class TmtConfig:
     mask: Mask = "prefix"
     lookahead: int = 1  # default number of text tokens read ahead of the one being spoken
     max_lookahead: int = 1  # the largest look-ahead seen in training
+    text_per_step: int = (
+        1  # most text tokens that one step may speak; each beyond the first has a duration head of its own
+    )
     index_slots: int = 0  # learned embedding of the text index modulo this; 0 = none
     frame_embeddings: bool = False  # learned embeddings of a frame's distance to its block's start and end
 
@@ -64,10 +66,6 @@ class TmtConfig:
         """Width of one attention head; a multiple of 4, for two rotary axes of number pairs."""
         return self.dim // self.num_heads
 
-    def text_limit(self, lookahead: int) -> int:
-        """How far beyond its own text token a block sees the text that is there."""
-        return lookahead if self.mask == "prefix" else _UNLIMITED
-
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "TmtConfig":
         """Read `config.json`'s object. Raises CheckpointError for a key or a size that does not belong."""
@@ -77,6 +75,8 @@ class TmtConfig:
         config = cls(**values)
         if config.mask not in get_args(Mask):
             raise CheckpointError(f"config.json: mask {config.mask!r} is none of {', '.join(get_args(Mask))}.")
+        if config.text_per_step < 1:
+            raise CheckpointError(f"config.json: text_per_step {config.text_per_step} must be at least 1.")
         if config.dim % (4 * config.num_heads):
             raise CheckpointError(f"dim {config.dim} must be a multiple of 4 x num_heads ({config.num_heads}).")
         return config
@@ -94,6 +94,7 @@ def small_config(*, text_vocab_size: int, num_speech_tokens: int, vocabulary_id:
         ff_dim=768,
         window=32,
         max_lookahead=32,
+        text_per_step=2,
         index_slots=64,
         frame_embeddings=True,
     )

@@ -7,23 +7,32 @@ import numpy as np
 import torch
 
 from tts.base import SynthesisError
-from tts.tmt.layout import Field, Role, duration_rows, read_at, speech_rows, text_rows, visible
+from tts.tmt.layout import Field, Role, duration_rows, num_spoken, speech_rows, text_rows, visible
 from tts.tmt.model import Tmt
 from tts.tmt.state import TmtState
+
+MOST_REFINEMENTS = 3  # passes after the first one
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """How to decode one utterance."""
 
-    lookahead: int | None = None  # text tokens read ahead; None = the model's default
+    lookahead: int | None = (
+        None  # text tokens beyond those being spoken that are waited for; None = the model's default
+    )
+    opportunistic: bool = False  # read all text that has arrived, as far ahead as the model has learnt to look
+    text_per_step: int = (
+        1  # most text tokens spoken in one step where text is ahead; beyond 1 reads as `opportunistic` does
+    )
+    refinements: int = 0  # further passes over a step's speech tokens, each with the surest so far shown
     top_k: int = 3  # durations are drawn from the k most likely; 1 = greedy
     speed: float = 1.0  # > 1 speaks faster
     seed: int = 0
 
 
 class TokenBlock(NamedTuple):
-    """What one step generates."""
+    """What is generated for one text token."""
 
     text_token: int  # index of the text token within the utterance, from 0
     tokens: np.ndarray  # (l,) its speech tokens, int64; l may be 0
@@ -33,9 +42,10 @@ class TokenBlock(NamedTuple):
 class TmtDecoder:
     """One utterance. `push` and `finish` bring text; `step` speaks the next text token once its look-ahead is there.
 
-    Each step is one forward pass over: the text read since, the last block as generated, its successor's placeholder
-    D_n (all three stay in the cache), the masked block n and D_{n+1} (both forgotten). Only the first step needs a pass
-    before, for the first duration. The result does not depend on when text arrives.
+    Each step is one forward pass over: the text read since, the last blocks as generated, the placeholders up to D_n
+    (all three stay in the cache), the masked block n and D_{n+1} (both forgotten). Only the first step needs a pass
+    before, for the first duration. The result does not depend on when text arrives, unless `opportunistic` or
+    `text_per_step` make use of text that is early; nothing is then waited for that would not be waited for else.
 
     Under the mask `paper` nothing stays in the cache: each pass is over all text that has arrived, as far ahead as the
     model has learnt to look, over all blocks and placeholders. What is there early is used early, so when text arrives
@@ -43,6 +53,7 @@ class TmtDecoder:
     """
 
     def __init__(self, model: Tmt, options: DecodeOptions | None = None, state: TmtState | None = None) -> None:
+        """Raises SynthesisError for options that the model has not learnt."""
         options = options or DecodeOptions()
         config = model.config
         lookahead = config.lookahead if options.lookahead is None else options.lookahead
@@ -50,10 +61,27 @@ class TmtDecoder:
             raise SynthesisError(f"look-ahead {lookahead}: this model takes 1 to {config.max_lookahead} text tokens.")
         if not 0.25 <= options.speed <= 4.0:
             raise SynthesisError(f"speed {options.speed}: must lie between 0.25 and 4.")
+        most = config.text_per_step if config.mask == "prefix" else 1
+        if not 1 <= options.text_per_step <= most:
+            raise SynthesisError(f"{options.text_per_step} text tokens per step: this model speaks 1 to {most}.")
+        if not 0 <= options.refinements <= MOST_REFINEMENTS:
+            raise SynthesisError(f"{options.refinements} refinement passes: take 0 to {MOST_REFINEMENTS}.")
         self._model, self._options, self._lookahead = model, options, lookahead
         self._caches = config.mask == "prefix"
-        self._furthest = lookahead if self._caches else config.max_lookahead  # text tokens read ahead at most
+        early = options.opportunistic or options.text_per_step > 1 or not self._caches
+        self._furthest = config.max_lookahead if early else lookahead  # text tokens read ahead at most
         self.state = state or TmtState.create(config, seed=options.seed, like=model.embedding.weight)
+
+    def prompt(self, tokens: np.ndarray) -> None:
+        """Begin after speech that has no text here, (P,) speech tokens: the voice goes on in its manner (block 0).
+
+        Raises SynthesisError once something was spoken, and for speech tokens that the model does not know.
+        """
+        if self.state.num_spoken or self.state.blocks or self.state.end:
+            raise SynthesisError("a prompt belongs before the first text token.")
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self._model.config.num_speech_tokens:
+            raise SynthesisError(f"the prompt has speech token {tokens.max()}, this model knows fewer.")
+        self.state.blocks.append(np.asarray(tokens, np.int64))
 
     @property
     def done(self) -> bool:
@@ -79,82 +107,112 @@ class TmtDecoder:
     def step(self) -> TokenBlock | None:
         """Speak the next text token; None while its look-ahead text is missing, and when done."""
         state = self.state
-        number = state.num_spoken + 1  # of this block, from 1
-        if state.done or not (state.finished or state.num_read + len(state.text) >= number + self._lookahead):
+        if state.ready:
+            return state.ready.popleft()
+        number = state.num_spoken + 1  # of the first block of this step, from 1
+        arrived = state.num_read + len(state.text)
+        if state.done or not (state.finished or arrived >= number + self._lookahead):
             return None
-        if state.duration is None:
-            state.duration = self._first_duration()
-        last = state.finished and number == state.num_text
-        capped = state.capped
-        tokens, next_duration = self._block(number, state.duration, last)
-        state.blocks.append(tokens)
-        state.duration = next_duration
-        state.num_spoken += 1
-        state.num_frames += len(tokens)
-        return TokenBlock(number - 1, tokens, capped)
+        length = state.num_text if state.finished else arrived
+        count = num_spoken(number, state.num_read, arrived, length, self._lookahead, self._options.text_per_step)
+        if state.placeholder is None:
+            state.placeholder = self._forward(number, count, np.zeros((len(Field), 0), np.int64))[-1]
+        drawn = self._durations(state.placeholder, count)
+        durations = np.array([duration for duration, _ in drawn], np.int64)
+        tokens = self._speak(number, durations, last=state.finished and number + count > state.num_text)
+        for place, (block, (_, capped)) in enumerate(zip(tokens, drawn, strict=True)):
+            state.ready.append(TokenBlock(number - 1 + place, block, capped))
+        state.blocks += tokens
+        state.num_spoken += count
+        state.num_frames += int(durations.sum())
+        return state.ready.popleft()
 
-    def _first_duration(self) -> int:
-        return self._draw_duration(self._model.duration_head(self._forward(1, np.zeros((len(Field), 0), np.int64))[-1]))
+    def _durations(self, hidden: torch.Tensor, count: int) -> list[tuple[int, bool]]:
+        """Durations of the next `count` text tokens, drawn one after the other, and whether each was cut."""
+        drawn = [self._draw_duration(self._model.duration_head(hidden))]
+        for later in self._model.later_durations[: count - 1]:
+            before = torch.tensor(drawn[-1][0], device=hidden.device)
+            drawn.append(self._draw_duration(later(hidden, before)))
+        return drawn
 
-    def _block(self, number: int, duration: int, last: bool) -> tuple[np.ndarray, int | None]:
-        """Speech tokens of block `number`, and the duration of the next one (None after the last)."""
-        if last and not duration:
-            return np.zeros(0, np.int64), None
+    def _speak(self, number: int, durations: np.ndarray, last: bool) -> list[np.ndarray]:
+        """Speech tokens of the blocks from `number` on; leaves the next placeholder in the state (after the last: none)."""
         state, config = self.state, self._model.config
-        masked = speech_rows(config, Role.MASKED, config.mask_id, number, state.num_frames, np.array([duration]))
-        following = np.arange(number + 1, number + 1 + (not last))
-        placeholder = duration_rows(config, Role.NEXT_DURATION, following, state.num_frames + duration)
+        size = int(durations.sum())
+        if last and not size:
+            return [np.zeros(0, np.int64) for _ in durations]
+        masked = speech_rows(config, Role.MASKED, config.mask_id, number, state.num_frames, durations, step=number)
+        following = np.arange(number + len(durations), number + len(durations) + (not last))
+        placeholder = duration_rows(config, Role.NEXT_DURATION, following, state.num_frames + size, step=number)
         provisional = np.concatenate([masked, placeholder], axis=1)
-        hidden = self._forward(number, provisional)[-provisional.shape[1] :]
-        tokens = self._model.speech_head(hidden[:duration]).argmax(dim=-1).cpu().numpy()
-        return tokens, None if last else self._draw_duration(self._model.duration_head(hidden[-1]))
+        for left in range(self._options.refinements if size else 0, -1, -1):
+            hidden = self._forward(number, len(durations), provisional)[-provisional.shape[1] :]
+            scores = self._model.speech_head(hidden[:size])
+            tokens = scores.argmax(dim=-1).cpu().numpy()
+            known = provisional[Field.ID, :size] != config.mask_id
+            tokens[known] = provisional[Field.ID, :size][known] - config.speech_offset
+            if left:
+                self._show(provisional, scores, tokens, known, left)
+        state.placeholder = None if last else hidden[-1]
+        return np.split(tokens, np.cumsum(durations)[:-1])
 
-    def _past(self, number: int) -> np.ndarray:
-        """Rows that step `number` reads and the cache lacks: text, blocks before it, placeholders up to its own."""
+    def _show(
+        self, provisional: np.ndarray, scores: torch.Tensor, tokens: np.ndarray, known: np.ndarray, left: int
+    ) -> None:
+        """Put the surest tokens in the place of their masks; the last of `left` passes predicts an even share of all."""
+        sure = scores.float().log_softmax(dim=-1).amax(dim=-1).cpu().numpy()
+        sure[known] = np.inf
+        still_hidden = len(tokens) * left // (self._options.refinements + 1)
+        shown = np.argsort(-sure, kind="stable")[: len(tokens) - still_hidden]
+        provisional[Field.ID, shown] = tokens[shown] + self._model.config.speech_offset
+
+    def _past(self, number: int, reach: int) -> np.ndarray:
+        """Rows that step `number` reads and the cache lacks: text up to `reach`, blocks before it, their placeholders."""
         state, config = self.state, self._model.config
         durations = np.array([len(block) for block in state.blocks], np.int64)
         first = number - len(durations)  # index of the first of these blocks
-        before = state.num_frames - int(durations.sum())
+        before = state.num_frames - int(durations[first == 0 :].sum())
         starts = before + np.cumsum([0, *durations])
-        ids = np.array(state.text[: number + self._furthest - state.num_read], np.int64)
-        index = state.num_read + 1 + np.arange(len(ids))
-        text = text_rows(config, ids, state.num_read + 1, read_at(config, index, self._lookahead, starts, first))
+        if first == 0:  # a prompt lies before frame 0
+            starts -= durations[0]
+        ids = np.array(state.text[: reach - state.num_read], np.int64)
+        read = (number, state.num_frames) if self._caches else (0, 0)
+        text = text_rows(config, ids, state.num_read + 1, *read)
         tokens = np.concatenate([np.zeros(0, np.int64), *state.blocks]) + config.speech_offset
-        speech = speech_rows(config, Role.SPEECH, tokens, first, before, durations)
+        speech = speech_rows(config, Role.SPEECH, tokens, first, int(starts[0]), durations)
         placed = np.arange(state.num_placed + 1, number + 1)
         return np.concatenate(
             [text, speech, duration_rows(config, Role.DURATION, placed, starts[placed - first])], axis=1
         )
 
-    def _forward(self, number: int, provisional: np.ndarray) -> torch.Tensor:
+    def _forward(self, number: int, count: int, provisional: np.ndarray) -> torch.Tensor:
         """Hidden states (S, D) of what step `number` reads, `provisional` positions last; fills the cache.
 
-        Drops what has left the history window for good.
+        `count`: text tokens that it speaks. Drops what has left the history window for good.
         """
         state, window = self.state, self._model.config.window
-        past = self._past(number)
+        reach = min(number + count - 1 + self._furthest, state.num_read + len(state.text))
+        past = self._past(number, reach)
         rows = np.concatenate([past, provisional], axis=1)
-        # Text i is read at step i - lookahead, block k at step k + 1; the oldest index seen at step n is n - window.
-        if window:
-            state.read_starts.append(state.end)
-            while len(state.read_starts) > window + self._lookahead + 2:
+        # Step n needs indices from n - window + 1 on: blocks are read by later steps, text at most `_furthest` steps before.
+        if window and past.shape[1]:
+            state.read_starts.append((number, state.end))
+            while state.read_starts[0][0] <= number - window - self._furthest - self._options.text_per_step:
                 state.read_starts.popleft()
-            state.start = state.read_starts[0]
+            state.start = state.read_starts[0][1]
         state.reserve_(rows.shape[1])
         new = torch.from_numpy(rows)[None].to(state.rows.device)
         keys = torch.cat((state.rows[:, :, state.start : state.end], new), dim=2)
-        mask = visible(new, keys, self._model.config.text_limit(self._lookahead), window)
-        hidden = self._model(new, mask, state, past.shape[1] if self._caches else 0)[0]
+        hidden = self._model(new, visible(new, keys, window), state, past.shape[1] if self._caches else 0)[0]
         if self._caches:
-            count = min(number + self._furthest - state.num_read, len(state.text))
-            del state.text[:count]
-            state.num_read += count
+            del state.text[: reach - state.num_read]
+            state.num_read = reach
             state.num_placed = number
             state.blocks.clear()
         return hidden
 
-    def _draw_duration(self, logits: torch.Tensor) -> int:
-        """A duration in speech tokens at the wanted speed; the rounding error is carried to the next one."""
+    def _draw_duration(self, logits: torch.Tensor) -> tuple[int, bool]:
+        """A duration in speech tokens at the wanted speed, and whether it was cut; the rounding error is carried on."""
         state = self.state
         scores = logits.float().cpu().numpy()
         best = np.argsort(-scores, kind="stable")[: self._options.top_k]
@@ -163,7 +221,7 @@ class TmtDecoder:
         wanted = drawn / self._options.speed + state.rounding
         longest = self._model.config.num_duration_classes - 1
         duration = int(np.floor(wanted + 0.5))
-        state.capped = duration > longest or drawn == longest
+        capped = duration > longest or drawn == longest
         duration = min(duration, longest)
         state.rounding = wanted - duration if duration < longest else 0.0
-        return duration
+        return duration, capped

@@ -18,6 +18,13 @@ how long the later ones are. What else is left open is decided so:
 - There is no D after the last block: nothing follows, speech ends with the text.
 - A duration may be 0: its block is empty, its step yields the next duration alone.
 
+Beyond the paper, all of it said by one number of each position, its step (`Schedule`):
+
+- A step may read more text than it has to wait for (opportunistic look-ahead) and speak more than one text token. It is
+  named by the first block that it speaks. What was read by a step is seen by what that step speaks and by all after it.
+- Speech without text may come before all, as block 0: a prompt that needs neither transcript nor alignment.
+- Some of a step's speech tokens may be known already (refinement passes): they stand where the mask stood.
+
 A window W limits history: text and blocks with an index <= k - W are not seen by index k.
 
 Training under `prefix` packs all steps of inference in one sequence: beside the committed tokens it holds, for each k,
@@ -27,6 +34,7 @@ alone. The order within a sequence is free, because positions are explicit.
 """
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,82 +65,127 @@ class Field(IntEnum):
     SLOT = 4  # row of the text-index embedding
     FROM_START = 5  # 1 + frames since the block's start; 0 outside blocks
     TO_END = 6  # frames to the block's end, 1 for its last; 0 outside blocks
+    STEP = 7  # text: the step that reads it; others: text read by this step or before it is seen
 
 
-_NONE = -(1 << 40)
 _UNLIMITED = 1 << 40
-# Highest visible key index minus the query's index; query roles down, key roles across. Text columns of speech
-# queries are without the look-ahead.
-_HIGHEST = (
-    (0, _NONE, _NONE, _NONE, _NONE, _NONE),
-    (-1, 0, -1, _NONE, _NONE, _NONE),
-    (0, 0, 0, _NONE, _NONE, _NONE),
-    (0, 0, -1, 0, _NONE, _NONE),
-    (-1, -1, -2, -1, 0, _NONE),
-    (_NONE, _NONE, _NONE, _NONE, _NONE, 0),
-)
 
 
-def visible(queries: torch.Tensor, keys: torch.Tensor, lookahead: torch.Tensor | int, window: int) -> torch.Tensor:
+class Schedule(NamedTuple):
+    """What each step of inference speaks and reads. A step has the number of the first block that it speaks."""
+
+    speaks: np.ndarray  # (L,) the step that speaks block k; 1 for the first
+    reads: (
+        np.ndarray
+    )  # (L + 1,) the step that reads text y_k, E last; 0 under `paper`: text is there from the beginning
+
+
+def steady(config: TmtConfig, length: int, lookahead: int) -> Schedule:
+    """One text token spoken in a step, and read as late as the look-ahead allows."""
+    reads = np.maximum(np.arange(1, length + 2) - lookahead, 1)
+    return Schedule(np.arange(1, length + 1), reads * (config.mask == "prefix"))
+
+
+def ahead(config: TmtConfig, arrived: np.ndarray, lookahead: int, text_per_step: int) -> Schedule:
+    """Every step reads all text that has arrived, and speaks several text tokens where the text is ahead.
+
+    Args:
+        config: its longest look-ahead limits what is read.
+        arrived: (L,) text tokens, E included, that are there when block k could be spoken; waited for if too few.
+        lookahead: text tokens beyond those being spoken that a step waits for.
+        text_per_step: most text tokens that a step speaks. Durations are predicted a step before, so that all but the
+            first of them must have been read by then.
+    """
+    length, read, number = len(arrived), 0, 1
+    speaks, reads = np.zeros(length, np.int64), np.zeros(length + 1, np.int64)
+    while number <= length:
+        there = min(max(int(arrived[number - 1]), number + lookahead), length + 1)
+        count = num_spoken(number, read, there, length, lookahead, text_per_step)
+        speaks[number - 1 : number - 1 + count] = number
+        reach = min(there, number + count - 1 + config.max_lookahead)
+        reads[read:reach] = number
+        read, number = max(read, reach), number + count
+    return Schedule(speaks, reads)
+
+
+def num_spoken(number: int, read: int, there: int, length: int, lookahead: int, text_per_step: int) -> int:
+    """Text tokens that step `number` speaks.
+
+    Args:
+        number: the first of them, from 1.
+        read: text tokens that earlier steps have read.
+        there: text tokens that have arrived, E included.
+        length: text tokens in all; `there` or more while that is unknown.
+        lookahead, text_per_step: as for `ahead`.
+    """
+    complete = there > length
+    known = (
+        min(read, length) if number > 1 else min(there, length)
+    )  # the first step's durations have a pass of their own
+    furthest = min(number + text_per_step - 1, known, length if complete else there - lookahead)
+    return max(furthest - number, 0) + 1
+
+
+def visible(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
     """Attention mask of sequences.
 
     Args:
         queries: (B, fields, S) sequences.
         keys: (B, fields, K) sequences.
-        lookahead: `TmtConfig.text_limit` of each sequence's look-ahead q, (B,) or one number.
         window: history in text tokens, own index included; 0 = all.
     Returns:
         (B, S, K) bool, true where a query sees a key.
     """
-    query_role, key_role = queries[:, Field.ROLE], keys[:, Field.ROLE]
-    query_index, key_index = queries[:, Field.INDEX], keys[:, None, Field.INDEX]
-    ahead = lookahead[:, None] if isinstance(lookahead, torch.Tensor) else lookahead
-    table = torch.tensor(_HIGHEST, device=queries.device)
-    highest = table[query_role] + query_index[..., None]
-    speaks = (query_role != Role.TEXT) & (query_role != Role.PAD)
-    # D_1 sees the text that D_2 sees: it waits for the look-ahead of the first block.
-    first = (query_role == Role.DURATION) & (query_index == 1)
-    highest[..., Role.TEXT] += speaks * ahead + first.long()
-    upper = highest.gather(2, key_role[:, None].expand(-1, query_index.shape[1], -1))
-    provisional = (key_role == Role.MASKED) | (key_role == Role.NEXT_DURATION)
-    oldest = query_index[..., None] - (window or _UNLIMITED)
-    lower = torch.where(provisional[:, None], upper - 1, oldest)
-    return (key_index <= upper) & (key_index > lower)
-
-
-def read_at(config: TmtConfig, index: np.ndarray, lookahead: int, starts: np.ndarray, first: int = 1) -> np.ndarray:
-    """The frame of text y_index: a_{index-q-1}, where it is read; 0 under `paper`, which reads it at every step.
-
-    `starts`: the frames at which blocks `first`, `first` + 1, ... begin, as far as they are known.
-    """
-    if config.mask == "paper":
-        return np.zeros(len(index), np.int64)
-    return starts[np.clip(index - lookahead - first, 0, len(starts) - 1)]
+    role, index, step = (queries[:, field, :, None] for field in (Field.ROLE, Field.INDEX, Field.STEP))
+    key_role, key_index, key_step = (keys[:, None, field] for field in (Field.ROLE, Field.INDEX, Field.STEP))
+    provisional = (role == Role.MASKED) | (role == Role.NEXT_DURATION)
+    speaks = (role != Role.TEXT) & (role != Role.PAD)
+    placed = torch.where(provisional, step, index)  # the last block whose placeholder it sees
+    spoken = torch.where(role == Role.SPEECH, placed, placed - 1)  # the last committed block that it sees
+    past = (key_role == Role.TEXT) & torch.where(speaks, key_step <= step, (role == Role.TEXT) & (key_index <= index))
+    past |= speaks & (key_role == Role.DURATION) & (key_index <= placed)
+    past |= speaks & (key_role == Role.SPEECH) & (key_index <= spoken)
+    past &= key_index > index - (window or _UNLIMITED)
+    own = (key_role == Role.MASKED) | ((key_role == Role.NEXT_DURATION) & (role == Role.NEXT_DURATION))
+    return past | (provisional & own & (key_step == step)) | ((role == Role.PAD) & (key_role == Role.PAD))
 
 
 def text_rows(
-    config: TmtConfig, ids: np.ndarray, first_index: int, frame: np.ndarray | int, shift: int = 0
+    config: TmtConfig,
+    ids: np.ndarray,
+    first_index: int,
+    step: np.ndarray | int,
+    frame: np.ndarray | int,
+    shift: int = 0,
 ) -> np.ndarray:
-    """Text tokens (E included, as `config.end_id`) with indices from `first_index`, read at `frame`."""
+    """Text tokens (E included, as `config.end_id`) with indices from `first_index`, read by `step` at `frame`."""
     rows = np.zeros((len(Field), len(ids)), np.int64)
     rows[Field.ROLE] = Role.TEXT
     rows[Field.ID] = ids
     rows[Field.INDEX] = np.arange(first_index, first_index + len(ids))
     rows[Field.FRAME] = frame
     rows[Field.SLOT] = _slots(config, rows[Field.INDEX], shift)
+    rows[Field.STEP] = step
     return rows
 
 
 def duration_rows(
-    config: TmtConfig, role: Role, index: np.ndarray | int, frame: np.ndarray | int, shift: int = 0
+    config: TmtConfig,
+    role: Role,
+    index: np.ndarray | int,
+    frame: np.ndarray | int,
+    shift: int = 0,
+    step: np.ndarray | int | None = None,
 ) -> np.ndarray:
-    """Duration placeholders D_k (or P_k), each at the first frame of its block."""
+    """Duration placeholders D_k (or P_k, of `step`), each at the first frame of its block."""
     rows = np.zeros((len(Field), np.size(index)), np.int64)
     rows[Field.ROLE] = role
     rows[Field.ID] = config.duration_id
     rows[Field.INDEX] = index
     rows[Field.FRAME] = frame
     rows[Field.SLOT] = _slots(config, rows[Field.INDEX], shift)
+    # D_1 sees what D_2 sees: it waits for the look-ahead of the first block.
+    rows[Field.STEP] = np.maximum(rows[Field.INDEX] - 1, 1) if step is None else step
     return rows
 
 
@@ -144,8 +197,12 @@ def speech_rows(
     first_frame: int,
     durations: np.ndarray,
     shift: int = 0,
+    step: np.ndarray | int | None = None,
 ) -> np.ndarray:
-    """Blocks of speech positions, one block for each duration. `ids` are rows of the input embedding."""
+    """Blocks of speech positions, one block for each duration; `step`: of each position, for those not committed.
+
+    `ids` are rows of the input embedding.
+    """
     total = int(durations.sum())
     rows = np.zeros((len(Field), total), np.int64)
     ends = np.repeat(np.cumsum(durations), durations)
@@ -158,11 +215,18 @@ def speech_rows(
     from_start = 1 + frames - ends + np.repeat(durations, durations)
     rows[Field.FROM_START] = np.minimum(from_start, config.num_duration_classes)
     rows[Field.TO_END] = np.minimum(ends - frames, config.num_duration_classes)
+    rows[Field.STEP] = rows[Field.INDEX] if step is None else step
     return rows
 
 
 def committed(
-    config: TmtConfig, ids: np.ndarray, durations: np.ndarray, tokens: np.ndarray, lookahead: int, shift: int = 0
+    config: TmtConfig,
+    ids: np.ndarray,
+    durations: np.ndarray,
+    tokens: np.ndarray,
+    schedule: Schedule,
+    shift: int = 0,
+    prompt: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The finished sequence of one utterance, in three parts.
 
@@ -170,18 +234,28 @@ def committed(
         ids: (L,) text token ids, without E.
         durations: (L,) speech tokens of each text token.
         tokens: (T,) speech tokens, T = durations.sum().
-        lookahead: text tokens read ahead.
+        schedule: `steady` or `ahead`.
         shift: added to the index before the slot of the text-index embedding is taken.
+        prompt: (P,) speech tokens without text that come before all, as block 0.
     Returns:
-        Text (fields, L + 1), placeholders (fields, L), speech (fields, T).
+        Text (fields, L + 1), placeholders (fields, L), speech (fields, P + T).
     """
-    ends = np.concatenate([[0], np.cumsum(durations)])
-    length = len(ids)
-    frames = read_at(config, np.arange(1, length + 2), lookahead, ends)
-    text = text_rows(config, np.append(ids, config.end_id), 1, frames, shift)
-    placeholders = duration_rows(config, Role.DURATION, np.arange(1, length + 1), ends[:-1], shift)
-    speech_ids = np.asarray(tokens, np.int64) + config.speech_offset
-    return text, placeholders, speech_rows(config, Role.SPEECH, speech_ids, 1, 0, durations, shift)
+    prompt = np.zeros(0, np.int64) if prompt is None else prompt
+    starts = np.concatenate([[0], np.cumsum(durations)])
+    frames = starts[np.maximum(schedule.reads - 1, 0)]
+    text = text_rows(config, np.append(ids, config.end_id), 1, schedule.reads, frames, shift)
+    placeholders = duration_rows(config, Role.DURATION, np.arange(1, len(ids) + 1), starts[:-1], shift)
+    speech_ids = np.concatenate([prompt, tokens]).astype(np.int64) + config.speech_offset
+    lengths = np.concatenate([[len(prompt)], durations]).astype(np.int64)
+    return text, placeholders, speech_rows(config, Role.SPEECH, speech_ids, 0, -len(prompt), lengths, shift)
+
+
+class TrainingSequence(NamedTuple):
+    """A training sequence."""
+
+    rows: np.ndarray  # (fields, S)
+    speech_target: np.ndarray  # (S,) IGNORED where no speech token is asked for
+    duration_target: np.ndarray  # (N, S) durations of a placeholder's own text token and of the N - 1 after it
 
 
 def packed(
@@ -189,31 +263,47 @@ def packed(
     ids: np.ndarray,
     durations: np.ndarray,
     tokens: np.ndarray,
-    lookahead: int,
+    schedule: Schedule,
     shift: int = 0,
+    *,
     hidden_history: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shown: np.ndarray | None = None,
+    prompt: np.ndarray | None = None,
+) -> TrainingSequence:
     """Training sequence of stage 2 under `prefix`: every step of inference at once.
 
     Args:
-        ids, durations, tokens, lookahead, shift: as for `committed`.
+        config: of the model.
+        ids, durations, tokens, schedule, shift, prompt: as for `committed`.
         hidden_history: (T,) bool, committed speech tokens to replace by the mask: practice in imperfect history.
+        shown: (T,) bool, speech tokens of the steps that are known already: practice in refinement.
     Returns:
-        Rows (fields, S) with S = 3L + 2T, and the targets (S,) of speech tokens and of durations (IGNORED elsewhere).
+        A sequence of up to 3L + 2T + P positions. The duration of a text token that a step has not read is not asked for.
     """
-    text, placeholders, speech = committed(config, ids, durations, tokens, lookahead, shift)
-    masked, following = speech.copy(), placeholders[:, 1:].copy()
-    masked[Field.ROLE], masked[Field.ID] = Role.MASKED, config.mask_id
-    following[Field.ROLE] = Role.NEXT_DURATION
+    text, placeholders, speech = committed(config, ids, durations, tokens, schedule, shift, prompt)
+    length, before = len(ids), speech.shape[1] - len(tokens)
+    masked = speech[:, before:].copy()
+    masked[Field.ROLE], masked[Field.STEP] = Role.MASKED, schedule.speaks[masked[Field.INDEX] - 1]
+    masked[Field.ID, slice(None) if shown is None else ~shown] = config.mask_id
+    following = placeholders[:, np.append(False, schedule.speaks[1:] == np.arange(2, length + 1))]
+    following[Field.ROLE], following[Field.STEP] = Role.NEXT_DURATION, schedule.speaks[following[Field.INDEX] - 2]
     if hidden_history is not None:
-        speech[Field.ID, hidden_history] = config.mask_id
+        speech[Field.ID, before:][hidden_history] = config.mask_id
     rows = np.concatenate([text, placeholders, speech, masked, following], axis=1)
-    speech_target, duration_target = np.full((2, rows.shape[1]), IGNORED)
-    first_masked = text.shape[1] + placeholders.shape[1] + speech.shape[1]
-    speech_target[first_masked : first_masked + len(tokens)] = tokens
-    duration_target[text.shape[1]] = durations[0]
-    duration_target[first_masked + len(tokens) :] = durations[1:]
-    return rows, speech_target, duration_target
+    speech_target = np.full(rows.shape[1], IGNORED)
+    first_masked = text.shape[1] + length + speech.shape[1]
+    speech_target[first_masked : first_masked + len(tokens)] = (
+        tokens if shown is None else np.where(shown, IGNORED, tokens)
+    )
+    asked = np.zeros(rows.shape[1], bool)
+    asked[text.shape[1]] = asked[first_masked + len(tokens) :] = True
+    duration_target = np.full((config.text_per_step, rows.shape[1]), IGNORED)
+    for later, target in enumerate(duration_target):
+        index = rows[Field.INDEX] + later
+        wanted = asked & (index <= length)
+        wanted[wanted] = (later == 0) | (schedule.reads[index[wanted] - 1] <= rows[Field.STEP, wanted])
+        target[wanted] = durations[index[wanted] - 1]
+    return TrainingSequence(rows, speech_target, duration_target)
 
 
 def one_step(
@@ -224,28 +314,32 @@ def one_step(
     lookahead: int,
     step: int,
     shift: int = 0,
+    *,
     hidden_history: np.ndarray | None = None,
     num_text: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> TrainingSequence:
     """Training sequence of stage 2 as published: one step of inference, which either mask allows.
 
     Args:
-        ids, durations, tokens, lookahead, shift, hidden_history: as for `packed`.
+        config: of the model.
+        ids, durations, tokens, shift, hidden_history: as for `packed`.
+        lookahead: text tokens read ahead.
         step: n, from 0 to L. It predicts B_n and l_{n+1}; step 0 l_1 alone, step L B_L alone.
         num_text: text tokens, E included, that have arrived; None: no more than the step waits for.
-    Returns:
-        Rows (fields, S) and the targets (S,), as `packed`.
     """
     number = max(step, 1)  # step 0 has the text of step 1
-    rows, speech_target, duration_target = packed(config, ids, durations, tokens, lookahead, shift, hidden_history)
+    schedule = steady(config, len(ids), lookahead)
+    rows, speech_target, duration_target = packed(
+        config, ids, durations, tokens, schedule, shift, hidden_history=hidden_history
+    )
     role, index = rows[Field.ROLE], rows[Field.INDEX]
     # by role, from TEXT to NEXT_DURATION
-    lowest = np.array([1, 1, 1, step, step + 1])
+    lowest = np.array([1, 1, 0, step, step + 1])
     highest = np.array([num_text or number + lookahead, number, number - 1, step, step + 1])
     kept = (index >= lowest[role]) & (index <= highest[role])
     if step:
-        duration_target[role == Role.DURATION] = IGNORED
-    return rows[:, kept], speech_target[kept], duration_target[kept]
+        duration_target[:, role == Role.DURATION] = IGNORED
+    return TrainingSequence(rows[:, kept], speech_target[kept], duration_target[:, kept])
 
 
 def alternating(
@@ -253,22 +347,23 @@ def alternating(
     ids: np.ndarray,
     durations: np.ndarray,
     tokens: np.ndarray,
-    lookahead: int,
+    schedule: Schedule,
     shift: int,
     first_masked: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> TrainingSequence:
     """Training sequence of stage 1: every other block is masked (the first one if `first_masked`) and predicted.
 
-    Returns rows (fields, S) with S = 2L + 1 + T and the targets, as `packed`.
+    It has 2L + 1 + T positions.
     """
-    text, placeholders, speech = committed(config, ids, durations, tokens, lookahead, shift)
+    text, placeholders, speech = committed(config, ids, durations, tokens, schedule, shift)
     hidden = speech[Field.INDEX] % 2 == int(first_masked)
     hidden_blocks = placeholders[Field.INDEX] % 2 == int(first_masked)
     speech[Field.ID, hidden] = config.mask_id
     speech_target = np.concatenate([np.full(2 * len(ids) + 1, IGNORED), np.where(hidden, tokens, IGNORED)])
     no_text, no_speech = np.full(len(ids) + 1, IGNORED), np.full(len(tokens), IGNORED)
-    duration_target = np.concatenate([no_text, np.where(hidden_blocks, durations, IGNORED), no_speech])
-    return np.concatenate([text, placeholders, speech], axis=1), speech_target, duration_target
+    duration_target = np.full((config.text_per_step, len(speech_target)), IGNORED)
+    duration_target[0] = np.concatenate([no_text, np.where(hidden_blocks, durations, IGNORED), no_speech])
+    return TrainingSequence(np.concatenate([text, placeholders, speech], axis=1), speech_target, duration_target)
 
 
 def _slots(config: TmtConfig, index: np.ndarray, shift: int) -> np.ndarray | int:

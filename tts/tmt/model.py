@@ -61,6 +61,20 @@ class Block(nn.Module):
         return drop_channels(x_BSD, self.dropout) if self.training and self.dropout else x_BSD
 
 
+class LaterDuration(nn.Module):
+    """Duration of a text token from a placeholder before its own, given the duration in between."""
+
+    def __init__(self, config: TmtConfig) -> None:
+        super().__init__()
+        self.before = nn.Embedding(config.num_duration_classes, config.dim)
+        self.hidden = nn.Linear(config.dim, config.dim, bias=False)
+        self.head = nn.Linear(config.dim, config.num_duration_classes, bias=False)
+
+    def forward(self, hidden: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        """Logits (..., classes) from the placeholder's hidden states (..., D) and durations (...) int64."""
+        return self.head(F.silu(self.hidden(hidden) + self.before(before)))
+
+
 class Tmt(nn.Module):
     """Reads sequences of `layout` and predicts speech tokens at masked positions and durations at placeholders."""
 
@@ -76,6 +90,7 @@ class Tmt(nn.Module):
         self.norm = nn.RMSNorm(config.dim, eps=1e-6)
         self.speech_head = nn.Linear(config.dim, config.num_speech_tokens, bias=False)
         self.duration_head = nn.Linear(config.dim, config.num_duration_classes, bias=False)
+        self.later_durations = nn.ModuleList(LaterDuration(config) for _ in range(config.text_per_step - 1))
         pairs = config.head_dim // 4
         self.register_buffer("frequencies", config.rope_base ** (-torch.arange(pairs) / pairs), persistent=False)
         self.frequencies: torch.Tensor
@@ -110,7 +125,7 @@ class Tmt(nn.Module):
             num_committed: leading positions that stay in the cache; the others are forgotten after this call.
             table: (num_ids, D) input embedding to use instead of the model's own (training composes it from parts).
         Returns:
-            (B, S, D) for `speech_head` and `duration_head`.
+            (B, S, D) for `speech_head`, `duration_head` and `later_durations`.
         """
         x_BSD = F.embedding(rows[:, Field.ID], self.embedding.weight if table is None else table)
         if self.index_embedding is not None:

@@ -25,15 +25,18 @@ class TmtState:
     seed: int
     start: int = 0
     end: int = 0
-    read_starts: deque[int] = field(default_factory=deque)  # buffer position where each remembered step begins
+    # each remembered step and the buffer position where it begins
+    read_starts: deque[tuple[int, int]] = field(default_factory=deque)
     text: list[int] = field(default_factory=list)  # ids that are not in the cache
     num_text: int = 0  # text tokens pushed so far (L once finished)
     num_read: int = 0  # text tokens, E included, in the cache
     finished: bool = False
     num_spoken: int = 0  # blocks generated
     num_placed: int = 0  # placeholders in the cache
-    duration: int | None = None  # of the next block, in speech tokens
-    capped: bool = False  # the next block was shortened to the longest duration
+    placeholder: torch.Tensor | None = None  # (D,) hidden state that gives the next durations; None: not computed
+    ready: deque = field(
+        default_factory=deque
+    )  # blocks (`tts.tmt.decode.TokenBlock`) that are spoken, not yet returned
     blocks: list[np.ndarray] = field(default_factory=list)  # the last blocks' speech tokens, not in the cache
     num_frames: int = 0  # speech tokens generated
     rounding: float = 0.0  # duration still owed after rounding to whole speech tokens
@@ -56,7 +59,7 @@ class TmtState:
     @property
     def done(self) -> bool:
         """True once every text token of the finished text is spoken."""
-        return self.finished and self.num_spoken == self.num_text
+        return self.finished and self.num_spoken == self.num_text and not self.ready
 
     def reset_(self) -> None:
         """Begin a new utterance in the same buffers."""
@@ -93,5 +96,5 @@ class TmtState:
                 old = old.new_zeros(new_shape)
                 setattr(self, name, old)
             old.narrow(axis, 0, length).copy_(kept)
-        self.read_starts = deque(position - live.start for position in self.read_starts)
+        self.read_starts = deque((step, position - live.start) for step, position in self.read_starts)
         self.start, self.end = 0, length
