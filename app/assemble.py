@@ -146,7 +146,7 @@ class Assistant:
             synthesizer=synthesizer,
             voice=voice,
             asr_worker=Worker("asr"),
-            tts_worker=Worker("tts"),
+            tts_worker=Worker("tts", priority=-1),  # its first sound goes before the next words
         )
 
     async def warm_up(self) -> None:

@@ -31,11 +31,22 @@ def guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         ) from None
 
 
+def use_stream(priority: int) -> None:
+    """Give this thread a CUDA stream of its own where there is a GPU; lower priorities go first, 0 is the last."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()  # what other streams have begun, such as loading, is done
+        torch.cuda.set_stream(torch.cuda.Stream(priority=priority))
+
+
 class Worker:
     """A thread that runs one call after the other."""
 
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    def __init__(self, name: str, priority: int = 0) -> None:
+        """`priority` of its work on a GPU; see `use_stream`."""
+        self._executor = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
+        )
         self._running = 0
 
     @property
