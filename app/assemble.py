@@ -146,7 +146,7 @@ class Assistant:
             synthesizer=synthesizer,
             voice=voice,
             asr_worker=Worker("asr"),
-            tts_worker=Worker("tts", priority=-1),  # its first sound goes before the next words
+            tts_worker=Worker("tts"),
         )
 
     async def warm_up(self) -> None:

@@ -16,6 +16,7 @@ from tts.base import SAMPLE_RATE, PcmChunk
 if TYPE_CHECKING:
     from app.bench.chain import Chain
 
+VOICE_FIRST = -1  # priority of the voice's CUDA stream
 MAX_AHEAD_S = 5.0  # how far synthesis runs ahead of playback
 
 
@@ -37,13 +38,22 @@ class Turn:
     synthesis_s: float  # computing of the whole reply
 
 
-def hold(chain: "Chain", count: int, *, num_turns: int, question: np.ndarray, text: Sequence[str]) -> list[Turn]:
-    """Hold `count` conversations of `num_turns` turns each; the first turn of each is not counted."""
-    return asyncio.run(_hold(chain, count, num_turns, question, text))
+def hold(
+    chain: "Chain", count: int, *, num_turns: int, question: np.ndarray, text: Sequence[str], own_streams: bool = False
+) -> list[Turn]:
+    """Hold `count` conversations of `num_turns` turns each; the first turn of each is not counted.
+
+    `own_streams`: each thread has a CUDA stream of its own, the voice's first; else all share one, as in the assistant.
+    """
+    return asyncio.run(_hold(chain, count, num_turns, question, text, own_streams))
 
 
-async def _hold(chain: "Chain", count: int, num_turns: int, question: np.ndarray, text: Sequence[str]) -> list[Turn]:
-    writing, hearing, speaking = WriterThread(chain.writer), Worker("asr"), Worker("tts", priority=-1)
+async def _hold(
+    chain: "Chain", count: int, num_turns: int, question: np.ndarray, text: Sequence[str], own_streams: bool
+) -> list[Turn]:
+    first, last = (VOICE_FIRST, 0) if own_streams else (None, None)
+    writing, hearing = WriterThread(chain.writer, priority=last), Worker("asr", last)
+    speaking = Worker("tts", first)
     room = _Room(chain, writing, hearing, speaking, question, text)
     try:
         held = await asyncio.gather(*(room.converse(slot, count, num_turns) for slot in range(count)))

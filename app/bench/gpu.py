@@ -1,7 +1,7 @@
 """`launch.py bench gpu --random-weights`: the full-size chain on one GPU, with nothing downloaded.
 
 First every stage alone, then the voice alone and beside a language model that never rests, then conversations at once at the
-pace of speech, each on the threads and CUDA streams of the assistant. Audible is what an energy detector finds in the samples
+pace of speech, on the threads of the assistant. Audible is what an energy detector finds in the samples
 (-50 dBFS); the voice's own start, which the assistant mutes, is counted apart where it says so.
 """
 
@@ -24,12 +24,13 @@ from tqdm import tqdm
 from app.about import about
 from app.assemble import prepare_process
 from app.bench.chain import SIZES, Chain, build
-from app.bench.conversations import Turn, hold
+from app.bench.conversations import VOICE_FIRST, Turn, hold
 from app.bench.decoder import timed
 from app.bench.gpu_page import page
 from app.bench.writer import WriterThread
 from app.small.speed import TEXT
 from app.trace import first_audible
+from app.worker import use_stream
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk
@@ -48,33 +49,38 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(config.runtime.num_threads)
     device = torch.device(options.device)
     on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
     dtype = torch.bfloat16 if on_gpu else torch.float32
+    graphs = on_gpu and options.graphs == "on"
     chain = build(
-        SIZES[options.size],
-        config.tts,
-        device,
-        num_conversations=max(*levels, BUSY),
-        graphs=on_gpu and options.graphs == "on",
-        dtype=dtype,
+        SIZES[options.size], config.tts, device, num_conversations=max(*levels, BUSY), graphs=graphs, dtype=dtype
     )
+    if options.streams == "own":
+        use_stream(VOICE_FIRST)  # this thread is the voice's until the conversations begin
+    told = about(
+        config,
+        size=options.size,
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        backend=config.tts.backend,
+        dtype={"language model": str(dtype), "voice": str(resolve(config.tts.dtype, options.device))},
+        graphs=graphs,
+        weights="random",
+        **{name: getattr(options, name) for name in ("streams", "question_s", "reply_tokens", "turns", "repeats")},
+    )
+    values = {"about": told, **measured(chain, config, options, levels, device)}
+    options.report.mkdir(parents=True, exist_ok=True)
+    (options.report / "report.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (options.report / "report.md").write_text(page(values), encoding="utf-8")
+    sys.stdout.write(page(values))
+    return 0
+
+
+def measured(
+    chain: Chain, config: AppConfig, options: argparse.Namespace, levels: Sequence[int], device: torch.device
+) -> dict[str, Any]:
+    """All figures."""
     chain.synthesizer.warm_up()
     stages = stages_of(chain, options, device)
     values: dict[str, Any] = {
-        "about": about(
-            config,
-            size=options.size,
-            device=torch.cuda.get_device_name() if on_gpu else "cpu",
-            backend=config.tts.backend,
-            dtype={"language model": str(dtype), "voice": str(resolve(config.tts.dtype, options.device))},
-            graphs=on_gpu and options.graphs == "on",
-            weights="random",
-            question_s=options.question_s,
-            reply_tokens=options.reply_tokens,
-            turns=options.turns,
-            repeats=options.repeats,
-        ),
         "weights_gib": chain.weights_gib,
         "stages": {name: alone(work, device, options.repeats) for name, work in stages.items()},
         "launches": {name: launches(work, device) for name, work in stages.items()},
@@ -82,14 +88,18 @@ def run(options: argparse.Namespace) -> int:
         "conversations": {},
     }
     for count in tqdm(levels, desc="conversations", disable=not sys.stderr.isatty()):
-        turns = hold(chain, count, num_turns=options.turns, question=question(options), text=reply(chain, options))
+        turns = hold(
+            chain,
+            count,
+            num_turns=options.turns,
+            question=question(options),
+            text=reply(chain, options),
+            own_streams=options.streams == "own",
+        )
         values["conversations"][str(count)] = summary(turns, config)
-    values["memory_gib"] = memory(device)
-    options.report.mkdir(parents=True, exist_ok=True)
-    (options.report / "report.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    (options.report / "report.md").write_text(page(values), encoding="utf-8")
-    sys.stdout.write(page(values))
-    return 0
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what the threads' streams have kept serves no others
+    return {**values, "memory_gib": memory(device)}
 
 
 def checked(options: argparse.Namespace) -> tuple[AppConfig, list[int]]:
@@ -201,7 +211,7 @@ def launches(work: Callable[[], Any], device: torch.device) -> int:
 def voice(chain: Chain, options: argparse.Namespace) -> dict[str, Any]:
     """First sound, alone and beside a busy language model, and the real-time factor of a long reply."""
     found: dict[str, Any] = {"alone": firsts(chain, options.repeats)}
-    writing = WriterThread(chain.writer, num_busy=BUSY)
+    writing = WriterThread(chain.writer, num_busy=BUSY, priority=0 if options.streams == "own" else None)
     began, before = time.perf_counter(), writing.num_steps
     found["busy"] = firsts(chain, options.repeats)
     found["busy_tokens_per_s"] = BUSY * (writing.num_steps - before) / (time.perf_counter() - began)

@@ -32,7 +32,8 @@ def _head(values: Mapping[str, Any]) -> list[str]:
         "",
         f"{run['device']}; {run['machine']}; torch {packages['torch']}. Random weights, scripted text and durations. "
         f"Text to token: {run['backend']}; {tts['num_flow_steps']} flow steps, guidance {guidance}; numbers: language model "
-        f"{run['dtype']['language model']}, voice {run['dtype']['voice']}; CUDA graphs: {graphs}, none in the voice. "
+        f"{run['dtype']['language model']}, voice {run['dtype']['voice']}; CUDA graphs: {graphs}, none in the voice; "
+        f"CUDA streams: {run['streams']}. "
         f"Questions of {run['question_s']:g} s, replies of {run['reply_tokens']} text tokens.",
         "",
     ]

@@ -130,6 +130,12 @@ def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
         "--graphs", choices=("on", "off"), default="on", help="CUDA graphs of the language model's step (default: on)"
     )
     whole.add_argument(
+        "--streams",
+        choices=("one", "own"),
+        default="one",
+        help="one CUDA stream for all, as in the assistant, or one for each thread, the voice's first (default: one)",
+    )
+    whole.add_argument(
         "--concurrency", default="1,2,4,8,16,32", metavar="N,...", help="conversations at once (default: 1,2,4,8,16,32)"
     )
     whole.add_argument("--turns", type=int, default=3, metavar="N", help="counted turns of each (default: 3)")

@@ -83,10 +83,9 @@ class Writer(nn.Module):
         super().__init__()
         self.config = config
         with torch.device(device):
-            self.embedding = nn.Embedding(config.vocab_size, config.dim)
-            self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
-            self.norm = nn.RMSNorm(config.dim, eps=1e-6)
-            self.to(dtype)  # the output layer is tied to the embedding
+            self.embedding = nn.Embedding(config.vocab_size, config.dim).to(dtype)  # the output layer is tied to it
+            self.layers = nn.ModuleList(_Layer(config).to(dtype) for _ in range(config.num_layers))
+            self.norm = nn.RMSNorm(config.dim, eps=1e-6).to(dtype)
             shape = (config.num_layers, num_slots, config.num_kv_heads, config.num_positions, config.head_dim)
             self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
             self.ids = torch.zeros(num_slots, 1, dtype=torch.long)  # the last token of each conversation
@@ -165,9 +164,9 @@ def _rotated(x_BSHW: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 class WriterThread:
     """Writes for all conversations at once, on a thread of its own: before each step those that wait are let in."""
 
-    def __init__(self, writer: Writer, *, num_busy: int = 0) -> None:
-        """`num_busy`: conversations that are always being written for, to keep the GPU busy."""
-        self._writer, self._num_busy = writer, num_busy
+    def __init__(self, writer: Writer, *, num_busy: int = 0, priority: int | None = None) -> None:
+        """`num_busy`: conversations that are always being written for, to keep the GPU busy. `priority`: see `use_stream`."""
+        self._writer, self._num_busy, self._priority = writer, num_busy, priority
         self._inbox: queue.SimpleQueue[tuple[int, int, Callable[[], object]] | None] = queue.SimpleQueue()
         self._left: dict[int, int] = {}  # by slot, tokens still to come
         self._tell: dict[int, Callable[[], object]] = {}
@@ -185,7 +184,7 @@ class WriterThread:
         self._thread.join()
 
     def _run(self) -> None:
-        use_stream(0)
+        use_stream(self._priority)
         while self._take_in():
             count = max([self._num_busy, *(slot + 1 for slot in self._left)])
             self._writer.step(count)
