@@ -14,6 +14,8 @@ from app.data import options as data
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
 
+EVALUATIONS = {"small": "app.small.evaluate", "tts": "app.data.evaluate", "flow-steps": "app.small.flow_steps"}
+TRAININGS = {"small": "app.small.pipeline", "tmt": "app.data.train", "student": "app.data.student"}
 DESCRIPTION = (
     """A voice assistant that runs on this machine alone: it listens, thinks and speaks while it is still thinking."""
 )
@@ -40,6 +42,7 @@ Make and measure models:
   python launch.py eval small                   measure them
   python launch.py bench tts                    time the text-to-token models side by side
   python launch.py bench decoder                what the decoder's caches save over a long reply
+  python launch.py bench gpu --random-weights   the full-size chain on a GPU, with nothing downloaded
 
 Each command explains itself: python launch.py ask --help
 """
@@ -197,6 +200,7 @@ def parser() -> argparse.ArgumentParser:
     small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
 
     data.add_train(trained)
+    data.add_student(trained, common)
 
     evaluate = commands.add_parser("eval", help="measure models", description="Measure models.")
     evaluated = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -214,6 +218,18 @@ def parser() -> argparse.ArgumentParser:
     )
     figures.add_argument("--report", type=Path, default=Path("build/small/eval"), metavar="DIR")
     figures.add_argument("--limit", type=int, metavar="N", help="at most N items of each part, for a quick look")
+    steps = evaluated.add_parser(
+        "flow-steps",
+        parents=[common],
+        help="what fewer steps of the flow-matching decoder cost in quality, and what they save",
+        description="Decode true speech tokens of held-out sentences with 10, 4, 2 and 1 steps, with guidance and without: word "
+        "error rate by pocketsphinx, distance of the mel, real-time factor. Writes report.md and report.json.",
+    )
+    steps.add_argument(
+        "--work", type=Path, default=Path("build/small"), help="held-out recordings (default: build/small)"
+    )
+    steps.add_argument("--report", type=Path, default=Path("build/small/flow_steps"), metavar="DIR")
+    steps.add_argument("--limit", type=int, default=40, metavar="N", help="sentences (default: 40)")
     data.add_evaluate(evaluated, common)
     return top
 
@@ -282,8 +298,8 @@ def main(arguments: Sequence[str]) -> int:
         "weights": ("app.weights", "run"),
         "bench": (f"app.bench.{BENCHMARKS.get(what, '')}", "run"),
         "data": ("app.data.prepare", "run"),
-        "train": ("app.data.train" if what == "tmt" else "app.small.pipeline", "run"),
-        "eval": ("app.data.evaluate" if what == "tts" else "app.small.evaluate", "run"),
+        "train": (TRAININGS.get(what, ""), "run"),
+        "eval": (EVALUATIONS.get(what, ""), "run"),
     }[options.command]
     try:
         return int(getattr(importlib.import_module(module), function)(options))

@@ -56,10 +56,12 @@ def plan(total: float, *, asr: float, tts: float, llm: float, speech_cache: floa
     return Plan(total=total, parts={**fixed, "language model's cache": cache})
 
 
-def speech_cache_gib(*, layers: int, width: int, num_flow_steps: int, guided: bool, conversations: int) -> float:
-    """The decoder's keys and values (float32) of every layer, flow step and guidance row, for the longest replies."""
+def speech_cache_gib(
+    *, layers: int, width: int, num_flow_steps: int, guided: bool, conversations: int, number_bytes: int = 4
+) -> float:
+    """The decoder's keys and values of every layer, flow step and guidance row, for the longest replies."""
     rows = 2 if guided else 1
-    per_frame = layers * 2 * width * 4 * num_flow_steps * rows
+    per_frame = layers * 2 * width * number_bytes * num_flow_steps * rows
     return per_frame * _SPOKEN_S * _MEL_HZ * conversations / 2**30
 
 
@@ -67,6 +69,7 @@ def plan_for(config: AppConfig, total: float, conversations: int = 1) -> Plan:
     """The plan for a configuration, from the sizes of its files; of those that are not there, the published ones."""
     from tts import checkpoint
     from tts.decoder.config import FlowConfig
+    from tts.precision import resolve
 
     weights = dict.fromkeys(("asr", "tts", "llm"), 0.0)
     for need in needs(config):
@@ -83,8 +86,9 @@ def plan_for(config: AppConfig, total: float, conversations: int = 1) -> Plan:
         layers=estimator.num_transformers * (2 + estimator.num_mid_blocks),
         width=estimator.num_heads * estimator.head_width,
         num_flow_steps=config.tts.num_flow_steps,
-        guided=flow.guidance > 0,
+        guided=(flow.guidance if config.tts.flow_guidance < 0 else config.tts.flow_guidance) > 0,
         conversations=conversations,
+        number_bytes=resolve(config.tts.dtype, config.runtime.device).itemsize,
     )
     return plan(total, speech_cache=cache, **weights)
 

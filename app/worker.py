@@ -31,11 +31,25 @@ def guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         ) from None
 
 
+def use_stream(priority: int | None) -> None:
+    """Give this thread a CUDA stream of its own where there is a GPU; lower priorities go first, 0 is the last.
+
+    None: all threads share one stream.
+    """
+    torch = sys.modules.get("torch")
+    if priority is not None and torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()  # what other streams have begun, such as loading, is done
+        torch.cuda.set_stream(torch.cuda.Stream(priority=priority))
+
+
 class Worker:
     """A thread that runs one call after the other."""
 
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    def __init__(self, name: str, priority: int | None = None) -> None:
+        """`priority` of its work on a GPU, in a stream of its own: no other thread may then make what it works on."""
+        self._executor = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
+        )
         self._running = 0
 
     @property

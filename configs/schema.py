@@ -187,6 +187,14 @@ class TtsConfig:
     )
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
+    flow_guidance: float = knob(
+        -1.0,
+        "strength of its classifier-free guidance; 0 switches it off, at half the cost; below 0: as the weights say",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto",
+        "numbers of its matrices; auto is float32 on a CPU, bfloat16 on a GPU (norms, phases, spectra stay float32)",
+    )
     match_timbre: bool = knob(
         False,
         "give each frame what the decoder loses of a reference's timbre: mean and deviation of each mel band",

@@ -25,7 +25,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     """Load the synthesiser. Raises CheckpointError, VoiceError, ConfigError."""
     import torch
 
-    from tts import public
+    from tts import precision, public
     from tts.stream import StreamOptions, SyncSpeech
     from tts.vocabulary import TextVocabulary
     from tts.voice import VoiceEncoder
@@ -34,6 +34,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     device = resolve(runtime.device)
     text_to_token, vocabulary = _text_to_token(config, device)
     flow = load_flow(config, device)
+    vocoder = public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device)
 
     def load_voice_encoder() -> VoiceEncoder:
         tokenizer = load_speech_tokenizer(config, device)
@@ -43,12 +44,13 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     return SyncSpeech(
         text_to_token=text_to_token,
         flow=flow,
-        vocoder=public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device),
+        vocoder=precision.lower(vocoder, precision.resolve(config.dtype, device)),
         vocabulary=TextVocabulary(vocabulary),
         default_voice=_bundled_voice(config, flow.config.vocabulary_size, load_voice_encoder),
         load_voice_encoder=load_voice_encoder,
         options=StreamOptions(
             num_flow_steps=config.num_flow_steps,
+            flow_guidance=None if config.flow_guidance < 0 else config.flow_guidance,
             flow_temperature=config.flow_temperature,
             match_timbre=config.match_timbre,
             language=config.language,
@@ -59,9 +61,10 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
 
 def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
     """Load the chosen flow-matching decoder. Raises CheckpointError."""
-    from tts import public
+    from tts import precision, public
 
-    return public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+    flow = public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+    return precision.lower(flow, precision.resolve(config.dtype, device))
 
 
 def load_speech_tokenizer(config: TtsConfig, device: str = "cpu") -> "SpeechTokenizer":
@@ -112,12 +115,13 @@ def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]
 
 
 def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
+    from tts import precision
     from tts.stream import TextToToken
     from tts.tmt.decode import DecodeOptions, TmtDecoder
     from tts.tmt.model import Tmt
 
     folder = _folder(config.tmt, "tmt")
-    model = Tmt.load(folder).to(device)
+    model = precision.lower(Tmt.load(folder).to(device), precision.resolve(config.dtype, device))
 
     def begin(speed: float, lookahead: int | None) -> "TokenDecoder":
         options = DecodeOptions(
@@ -138,7 +142,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
 
 def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
-    from tts import public
+    from tts import precision, public
     from tts.base import CheckpointError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
     from tts.stream import TextToToken
@@ -152,6 +156,7 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         )
     file = public.find(public.INTERLEAVED, folder)
     model = public.load(public.INTERLEAVED, folder, device=device)
+    precision.lower(model, precision.resolve(config.dtype, device))
     drafter = _drafter(chosen, model.config, device)
 
     def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":

@@ -41,6 +41,7 @@ class StreamOptions:
     """Run-time choices of the synthesiser."""
 
     num_flow_steps: int = 2
+    flow_guidance: float | None = None  # strength of classifier-free guidance; None: as the weights were made for
     flow_temperature: float = 1.0
     match_timbre: bool = False  # give every frame what the decoder loses of the voice's timbre
     language: str = "en"
@@ -142,6 +143,11 @@ class SyncSpeech:
         """Hash of the text tokenizer whose ids `push` takes directly."""
         return self._vocabulary.id
 
+    @property
+    def default_voice(self) -> PreparedVoice:
+        """The voice that speaks when none is given."""
+        return self._default
+
     def tokenize(self, text: str) -> list[tuple[int, str]]:
         """Split text into (id, text) tokens as a language model would send them."""
         return self._vocabulary.encode(text)
@@ -169,6 +175,7 @@ class SyncSpeech:
             torch.from_numpy(voice.tokens)[None].to(self._device),
             torch.from_numpy(voice.mel)[None].to(self._device),
             num_flow_steps=self._options.num_flow_steps,
+            guidance=self._options.flow_guidance,
             temperature=self._options.flow_temperature,
         )
         matched = self._options.match_timbre and not known
@@ -206,13 +213,20 @@ class SyncSpeech:
         state = self._vocoder.initial_state(seed=self._options.seed)
         return self._vocoder.stream(torch.from_numpy(mel_BMT).to(self._device), state, last=True)[0].cpu().numpy()
 
+    def speech_tokens(self, samples: np.ndarray) -> np.ndarray:
+        """Speech tokens (S,) int64 of a recording (24 kHz)."""
+        return self._voice_encoder.tokens(samples)
+
     @torch.inference_mode()
+    def decode(self, tokens: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
+        """Log mel (1, 80, 2 S) of speech tokens (S,): the flow decoder alone."""
+        voice = voice or self._default
+        mel = self._flow.step(torch.from_numpy(tokens)[None].to(self._device), voice.state.clone(), last=True)
+        return (voice.timbre(mel) if voice.timbre else mel).cpu().numpy()
+
     def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
         """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
-        tokens = torch.from_numpy(self._voice_encoder.tokens(samples))[None].to(self._device)
-        voice = voice or self._default
-        mel = self._flow.step(tokens, voice.state.clone(), last=True)
-        return self.vocode((voice.timbre(mel) if voice.timbre else mel).cpu().numpy())
+        return self.vocode(self.decode(self.speech_tokens(samples), voice))
 
     def warm_up(self) -> None:
         """Speak a sentence into the void, so that the first turn is as fast as the tenth."""

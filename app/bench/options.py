@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = {"latency": "run", "tts": "text_to_token", "decoder": "decoder"}  # module in app/bench
+BENCHMARKS = {"latency": "run", "tts": "text_to_token", "decoder": "decoder", "gpu": "gpu"}  # module in app/bench
 
 
 def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
-    """`bench latency`, `bench tts`, `bench decoder`."""
+    """`bench latency`, `bench tts`, `bench decoder`, `bench gpu`."""
     bench = commands.add_parser("bench", help="measure latency and speed", description="Measure.")
     measured = bench.add_subparsers(dest="what", metavar="WHAT", required=True)
     latency = measured.add_parser(
@@ -103,3 +103,43 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     flow.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the reply (default: 30)")
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
+    _add_gpu(measured, common)
+
+
+def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
+    """`bench gpu`."""
+    whole = measured.add_parser(
+        "gpu",
+        parents=[common],
+        help="the full-size chain on one GPU, with nothing downloaded",
+        description="Measure recogniser (Paraformer-large), language model (Qwen3-4B's structure), text-to-token model, flow "
+        "decoder and vocoder at their public sizes, with random weights and scripted text and durations, whose cost is the same: "
+        "each stage alone, first sound alone and beside a busy language model, conversations at once, kernel launches, memory. "
+        "Writes report.md and report.json. Of the configuration (default: configs/gpu.yaml) flow steps, guidance and numbers "
+        "count: --set tts.num_flow_steps=2 --set tts.flow_guidance=0 --set tts.dtype=float32.",
+    )
+    whole.add_argument(
+        "--random-weights", action="store_true", required=True, help="the only choice; bench latency measures real ones"
+    )
+    whole.add_argument("--size", choices=("small", "full"), default="full", help="default: full")
+    whole.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="default: cuda")
+    whole.add_argument(
+        "--backend", choices=("syncspeech", "interleaved"), default="syncspeech", help="text-to-token model"
+    )
+    whole.add_argument(
+        "--graphs", choices=("on", "off"), default="on", help="CUDA graphs of the language model's step (default: on)"
+    )
+    whole.add_argument(
+        "--streams",
+        choices=("one", "own"),
+        default="one",
+        help="one CUDA stream for all, as in the assistant, or one for each thread, the voice's first (default: one)",
+    )
+    whole.add_argument(
+        "--concurrency", default="1,2,4,8,16,32", metavar="N,...", help="conversations at once (default: 1,2,4,8,16,32)"
+    )
+    whole.add_argument("--turns", type=int, default=3, metavar="N", help="counted turns of each (default: 3)")
+    whole.add_argument("--question-s", type=float, default=3.0, metavar="S", help="length of a question (default: 3)")
+    whole.add_argument("--reply-tokens", type=int, default=24, metavar="N", help="text tokens of a reply (default: 24)")
+    whole.add_argument("--repeats", type=int, default=20, metavar="N", help="runs of each stage alone (default: 20)")
+    whole.add_argument("--report", type=Path, default=Path("build/bench/gpu"), metavar="DIR")

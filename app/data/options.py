@@ -82,6 +82,36 @@ def add_train(trained: Any) -> None:
     )
 
 
+def add_student(trained: Any, common: argparse.ArgumentParser) -> None:
+    """`train student`."""
+    few = trained.add_parser(
+        "student",
+        parents=[common],
+        help="a flow-matching decoder of few steps without guidance, from one of many",
+        description="Distil the decoder tts.flow on recordings of many speakers, no texts needed: from the same noise, a student "
+        "learns to reach in one or two steps, without guidance, where it arrives in ten with guidance. tts.speech_tokenizer and "
+        "tts.speaker read the recordings. An interrupted run goes on; several GPUs: see `train tmt`.",
+    )
+    few.add_argument(
+        "--data", type=Path, required=True, metavar="SOURCE", help="folder of recordings by speaker, or a JSONL file"
+    )
+    few.add_argument("--plan", type=Path, metavar="FILE.yaml", help="default: configs/train/student.yaml")
+    few.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/student"),
+        metavar="DIR",
+        help="checkpoint, log.jsonl, tensorboard (default: build/student)",
+    )
+    few.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/student/weights"),
+        metavar="DIR",
+        help="the finished weights, for --set tts.flow=DIR (default: build/student/weights)",
+    )
+
+
 def add_evaluate(evaluated: Any, common: argparse.ArgumentParser) -> None:
     """`eval tts`."""
     speech = evaluated.add_parser(

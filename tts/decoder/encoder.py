@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tts.decoder.config import EncoderConfig
 from tts.modules.attention import AttentionCache, RelativeAttention, chunk_mask, relative_positions
 from tts.modules.conv import CausalConv1d, ConvCache, convolve
+from tts.precision import exactly
 
 UPSAMPLING = 2
 
@@ -28,7 +29,8 @@ class _Embed(nn.Module):
         self.scale = math.sqrt(width)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        return self.out(x_BTC) * self.scale
+        with exactly(x_BTC.device):
+            return self.out(x_BTC.float()) * self.scale
 
 
 class _Lookahead(nn.Module):
@@ -40,8 +42,9 @@ class _Lookahead(nn.Module):
         self.conv2 = CausalConv1d(width, width, 3)
 
     def forward(self, x_BSC: Tensor, context_BKC: Tensor, cache: ConvCache | None) -> Tensor:
-        ahead = convolve(torch.cat([x_BSC, context_BKC], dim=1), self.conv1.weight, self.conv1.bias)
-        return x_BSC + self.conv2(F.leaky_relu(ahead), cache)
+        with exactly(x_BSC.device):
+            ahead = convolve(torch.cat([x_BSC, context_BKC], dim=1), self.conv1.weight, self.conv1.bias)
+            return x_BSC + self.conv2(F.leaky_relu(ahead), cache)
 
 
 class _Upsample(nn.Module):
@@ -52,7 +55,8 @@ class _Upsample(nn.Module):
         self.conv = CausalConv1d(width, width, 2 * UPSAMPLING + 1)
 
     def forward(self, x_BSC: Tensor, cache: ConvCache | None) -> Tensor:
-        return self.conv(x_BSC.repeat_interleave(UPSAMPLING, dim=1), cache)
+        with exactly(x_BSC.device):
+            return self.conv(x_BSC.repeat_interleave(UPSAMPLING, dim=1), cache)
 
 
 class _FeedForward(nn.Module):

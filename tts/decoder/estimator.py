@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tts.decoder.config import EstimatorConfig
 from tts.modules.attention import AttentionCache, chunk_mask, split_heads
 from tts.modules.conv import CausalConv1d, ConvCache
+from tts.precision import exactly
 
 
 class _TimeEmbedding(nn.Module):
@@ -68,7 +69,7 @@ class _Resnet(nn.Module):
         first, second = caches or (None, None)
         hidden = self.block1(x_BTC, mask_BT1, first) + self.mlp(time_BC)[:, None]
         short_cut = F.linear(_masked(x_BTC, mask_BT1), self.res_conv.weight[..., 0], self.res_conv.bias)
-        return self.block2(hidden, mask_BT1, second) + short_cut
+        return self.block2(hidden, mask_BT1, second).float() + short_cut
 
 
 class _Attention(nn.Module):
@@ -288,7 +289,9 @@ class Estimator(nn.Module):
         x = run(-1, torch.cat([x, skip], dim=2))
         x = blocks[-1].tail(x, mask_BT1, states[-1])
         x = self.final_block(x, mask_BT1, None if state is None else state.final)
-        return _masked(F.linear(x, self.final_proj.weight[..., 0], self.final_proj.bias), mask_BT1)
+        with exactly(x.device):
+            out = F.linear(x.float(), self.final_proj.weight[..., 0], self.final_proj.bias)
+        return _masked(out, mask_BT1)
 
 
 def _masked(x_BTC: Tensor, mask_BT1: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ normalised and (B, T, M).
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from tts.decoder.config import FlowConfig
 from tts.decoder.encoder import UPSAMPLING, UpsampleConformerEncoder
 from tts.decoder.estimator import Estimator, EstimatorState
 from tts.decoder.flow_state import FlowState
+from tts.precision import computing
 
 NOISE_FRAMES = 15_000  # 300 s; the public noise ends here, ours begins anew
 NOISE_SEED = 0
@@ -54,6 +56,15 @@ def flow_times(num_steps: int) -> Tensor:
 
 class FlowDecoder(nn.Module):
     """Speech tokens -> mel in the voice of a speaker vector and a prompt."""
+
+    HALF: ClassVar = ("input_embedding", "encoder", "decoder.estimator")
+    FULL: ClassVar = (
+        "encoder.embed",
+        "encoder.pre_lookahead_layer",
+        "encoder.up_layer",
+        "encoder.up_embed",
+        "decoder.estimator.final_proj",
+    )
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -106,7 +117,8 @@ class FlowDecoder(nn.Module):
         if guidance > 0:
             x_BTM = x_BTM.repeat(2, 1, 1)
             conditions = tuple(torch.cat([part, torch.zeros_like(part)]) for part in conditions)  # type: ignore[assignment]
-        out = self.decoder.estimator(x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, state=state)
+        with computing(self.input_embedding.weight):
+            out = self.decoder.estimator(x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, state=state)
         if self.config.prediction == "residual":
             out = out + conditions[0]
         if self.config.prediction != "velocity":
@@ -211,9 +223,9 @@ class FlowDecoder(nn.Module):
         """Tokens (B, S) and the lookahead after them (B, lookahead; None: the end) -> mel condition (B, 2 S, M)."""
         embedded = self.input_embedding(tokens)
         ahead = None if context is None else self.input_embedding(context)
-        return self.encoder_proj(
-            self.encoder(embedded, ahead, chunked=chunked, state=None if state is None else state.encoder)
-        )
+        with computing(self.input_embedding.weight):
+            hidden = self.encoder(embedded, ahead, chunked=chunked, state=None if state is None else state.encoder)
+        return self.encoder_proj(hidden.float())
 
     @torch.inference_mode()
     def generate(

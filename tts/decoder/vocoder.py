@@ -14,7 +14,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ from tts import checkpoint
 from tts.base import CheckpointError
 from tts.decoder.source import HarmonicSource, ShortFourier, draw_noise
 from tts.decoder.vocoder_layers import CausalState, Conv, ResBlock, Upsample, extend
+from tts.precision import computing
 
 LOUDEST = math.log(100.0)  # of an ISTFT magnitude; limited before exp, whose overflow has no gradient
 
@@ -149,6 +150,9 @@ class Vocoder(nn.Module):
 
     Causal weights answer 12 samples (half a millisecond) late: that is what makes the STFT pair causal.
     """
+
+    HALF: ClassVar = ("ups", "source_downs", "source_resblocks", "resblocks")
+    FULL: ClassVar = ()
 
     def __init__(self, config: VocoderConfig, *, weight_norm: bool = False) -> None:
         """`weight_norm`: keep magnitudes and directions apart, as the public files and their training do."""
@@ -315,16 +319,24 @@ class Vocoder(nn.Module):
         batch, frames = f0_BT.shape
         return draw_noise(generator, batch, frames, self.config.frame, self.config.num_harmonics + 1).to(f0_BT.device)
 
+    @property
+    def _up_weight(self) -> torch.Tensor:
+        """A matrix that `lower` lowers."""
+        weight = self.ups[0].weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
     def _filter(self, x: torch.Tensor, source_BFK: torch.Tensor, state: CausalState | None = None) -> torch.Tensor:
         """`conv_pre`'s output (B, C, T) and the source's STFT to the output's STFT (B, 18, K)."""
         per_stage = len(self.config.resblock_kernels)
-        for i, up in enumerate(self.ups):
-            x = up(functional.leaky_relu(x, self.config.leaky_slope), state)
-            if i + 1 == len(self.ups) and not self.config.causal:
-                x = functional.pad(x, (1, 0), mode="reflect")
-            x = x + self.source_resblocks[i](self.source_downs[i](source_BFK, state), state)
-            blocks = self.resblocks[i * per_stage : (i + 1) * per_stage]
-            x = torch.stack([block(x, state) for block in blocks]).mean(0)
+        with computing(self._up_weight):
+            for i, up in enumerate(self.ups):
+                x = up(functional.leaky_relu(x, self.config.leaky_slope), state)
+                if i + 1 == len(self.ups) and not self.config.causal:
+                    x = functional.pad(x, (1, 0), mode="reflect")
+                x = x.float() + self.source_resblocks[i](self.source_downs[i](source_BFK, state).float(), state)
+                blocks = self.resblocks[i * per_stage : (i + 1) * per_stage]
+                x = torch.stack([block(x, state) for block in blocks]).mean(0)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 phases would be a noise floor of -48 dB
             out = self.conv_post(functional.leaky_relu(x.float()), state)
         size, phase = out.chunk(2, dim=1)

@@ -5,6 +5,7 @@ Suffix legend: B batch, S positions, K visible positions, G key-value heads, W h
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.state import InterleavedState
 from tts.interleaved.tree import DraftTree
 from tts.modules.transformer import attend, drop_channels
+from tts.precision import computing
 
 TIED_HEAD = "llm.model.lm_head.weight"
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
@@ -125,8 +127,10 @@ class Backbone(nn.Module):
             bias_SK[:, past:].masked_fill_(hidden_SS.to(x_BSD.device), -torch.inf)
         if state is not None:
             state.reserve_(length)
-        for layer, block in enumerate(self.layers):
-            x_BSD = block(x_BSD, rotation, bias_SK, state, layer)
+        x_BSD = x_BSD.float()
+        with computing(self.embed_tokens.weight):
+            for layer, block in enumerate(self.layers):
+                x_BSD = block(x_BSD, rotation, bias_SK, state, layer)
         if state is not None:
             state.end += length
         return self.norm(x_BSD)
@@ -152,6 +156,9 @@ class Qwen2Encoder(nn.Module):
 
 class InterleavedLm(nn.Module):
     """Reads text and speech in one sequence and predicts the next speech id."""
+
+    HALF: ClassVar = ("llm.model.model.embed_tokens", "llm.model.model.layers", "llm_embedding", "speech_embedding")
+    FULL: ClassVar = ()
 
     def __init__(self, config: InterleavedConfig, dropout: float = 0.0) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ Suffix legend: B batch, S positions, K visible positions, H heads, W head width,
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 
 from tts import checkpoint
 from tts.modules.transformer import attend, drop_channels
+from tts.precision import computing
 from tts.tmt.config import TmtConfig
 from tts.tmt.layout import Field
 from tts.tmt.state import TmtState
@@ -78,6 +80,9 @@ class LaterDuration(nn.Module):
 class Tmt(nn.Module):
     """Reads sequences of `layout` and predicts speech tokens at masked positions and durations at placeholders."""
 
+    HALF: ClassVar = ("embedding", "index_embedding", "from_start_embedding", "to_end_embedding", "blocks")
+    FULL: ClassVar = ()
+
     def __init__(self, config: TmtConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
@@ -133,14 +138,16 @@ class Tmt(nn.Module):
         if self.from_start_embedding is not None and self.to_end_embedding is not None:
             x_BSD = x_BSD + self.from_start_embedding(rows[:, Field.FROM_START])
             x_BSD = x_BSD + self.to_end_embedding(rows[:, Field.TO_END])
+        x_BSD = x_BSD.float()
         rotation = self._rotation(rows)
         bias = torch.zeros(mask.shape, dtype=x_BSD.dtype, device=mask.device).masked_fill_(~mask, -torch.inf)[:, None]
         if state is None:
             for layer, block in enumerate(self.blocks):
                 x_BSD = block(x_BSD, rotation, bias, None, layer)
             return self.norm(x_BSD)
-        for layer, block in enumerate(self.blocks):
-            x_BSD = block(x_BSD, rotation, bias, state, layer)
+        with computing(self.embedding.weight):
+            for layer, block in enumerate(self.blocks):
+                x_BSD = block(x_BSD, rotation, bias, state, layer)
         state.rows[:, :, state.end : state.end + num_committed] = rows[:, :, :num_committed]
         state.end += num_committed
         return self.norm(x_BSD)

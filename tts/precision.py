@@ -1,0 +1,61 @@
+"""Half precision: which numbers of a model are bfloat16 or float16, and which stay float32.
+
+The matrices of matrix products, convolutions and embeddings are lowered once, after loading; `computing` then runs what is
+between them. Float32 stay: the sums along residual paths and so what the norms see, the convolutions of the decoder's
+encoder, which read such sums, the flow's way from noise to mel, every model's last projection, and in the vocoder F0, phases,
+source and both Fourier transforms. Attention takes half-precision scores into a softmax that computes in float32 inside.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+_NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOWERED = (nn.Linear, nn.Conv1d, nn.ConvTranspose1d, nn.Embedding)
+
+
+class Lowerable(Protocol):
+    """A model that says which of its parts may be in half precision."""
+
+    HALF: ClassVar[tuple[str, ...]]  # names of modules; of these, what holds matrices
+    FULL: ClassVar[tuple[str, ...]]  # names of modules inside them that stay
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def resolve(name: str, device: str) -> torch.dtype:
+    """The type that `tts.dtype` means on a device: auto is bfloat16 on a GPU, float32 on a CPU."""
+    if name == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return _NAMES[name]
+
+
+def lower(model: M, dtype: torch.dtype) -> M:
+    """Bring a `Lowerable` model's matrices to `dtype`, in place."""
+    if dtype == torch.float32:
+        return model
+    half: tuple[str, ...] = model.HALF  # type: ignore[assignment]
+    full: tuple[str, ...] = model.FULL  # type: ignore[assignment]
+    for name, module in model.named_modules():
+        if isinstance(module, _LOWERED) and _within(name, half) and not _within(name, full):
+            module.to(dtype)
+    return model
+
+
+def computing(weight: Tensor) -> AbstractContextManager[object]:
+    """Compute as the weight's type asks: nothing changes for float32."""
+    if weight.dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(weight.device.type, dtype=weight.dtype, cache_enabled=False)
+
+
+def exactly(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in float32, whatever is around: for parts whose input nothing has normalised (float16 ends at 65,504)."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def _within(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
