@@ -9,13 +9,16 @@ from configs.device import resolve
 from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeConfig, TtsConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tts.base import TwoPass
     from tts.decoder.flow import FlowDecoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.speaker import SpeakerEncoder
     from tts.stream import SyncSpeech, TextToToken, TokenDecoder
     from tts.tokenizer import SpeechTokenizer
-    from tts.voice import Voice, VoiceEncoder
+    from tts.voice import Reference, Voice, VoiceEncoder
 
 log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent / "assets"
@@ -112,14 +115,30 @@ def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]
 
 
 def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
+    from tts.prompt import PromptReader
     from tts.stream import TextToToken
-    from tts.tmt.decode import DecodeOptions, TmtDecoder
+    from tts.tmt import pacing
+    from tts.tmt.decode import DecodeOptions
     from tts.tmt.model import Tmt
+    from tts.tmt.prompt import PreparedPrompt
 
     folder = _folder(config.tmt, "tmt")
+    vocabulary = folder / "tokenizer.json"
     model = Tmt.load(folder).to(device)
+    reader = PromptReader(
+        vocabulary,
+        language=config.language,
+        aligner=config.prompt_aligner,
+        max_duration=model.config.num_duration_classes - 1,
+    )
 
-    def begin(speed: float, lookahead: int | None) -> "TokenDecoder":
+    def begin(
+        speed: float,
+        lookahead: int | None,
+        *,
+        prompt: PreparedPrompt | None = None,
+        two_pass: "TwoPass | None" = None,
+    ) -> "TokenDecoder":
         options = DecodeOptions(
             lookahead=config.lookahead if lookahead is None else lookahead,
             opportunistic=config.early_text,
@@ -129,17 +148,24 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
             speed=speed,
             seed=config.seed,
         )
-        return TmtDecoder(model, options)
+        return pacing.begin(model, options, prompt, two_pass)
+
+    def read_prompt(reference: "Reference", tokens: "np.ndarray", text: str) -> PreparedPrompt | None:
+        prompt = reader.read(reference, tokens, text)
+        return None if prompt is None else PreparedPrompt(model, prompt)
 
     made = TextToToken(
-        vocabulary_id=model.config.vocabulary_id, num_speech_tokens=model.config.num_speech_tokens, begin=begin
+        vocabulary_id=model.config.vocabulary_id,
+        num_speech_tokens=model.config.num_speech_tokens,
+        begin=begin,
+        read_prompt=read_prompt,
     )
-    return made, folder / "tokenizer.json"
+    return made, vocabulary
 
 
 def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts import public
-    from tts.base import CheckpointError
+    from tts.base import CheckpointError, SynthesisError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
     from tts.stream import TextToToken
 
@@ -154,7 +180,11 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     model = public.load(public.INTERLEAVED, folder, device=device)
     drafter = _drafter(chosen, model.config, device)
 
-    def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":
+    def begin(
+        speed: float, lookahead: int | None, *, prompt: None = None, two_pass: "TwoPass | None" = None
+    ) -> "TokenDecoder":
+        if two_pass is not None:
+            raise SynthesisError("the interleaved text-speech model has no durations to scale: tts.backend=syncspeech.")
         if speed != 1.0:
             log.warning(
                 "speed %g: the interleaved text-speech model has no durations, it speaks at its own rate.", speed

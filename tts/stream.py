@@ -1,12 +1,13 @@
 """The synthesiser as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from tts.base import (
     PcmChunk,
     SpeechStep,
     SynthesisError,
+    TwoPass,
     VoiceError,
 )
 from tts.decoder.flow import FlowDecoder
@@ -27,13 +29,15 @@ from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream, SpokenToken
 from tts.timbre import Timbre, difference
 from tts.vocabulary import TextVocabulary
-from tts.voice import Voice, VoiceEncoder
+from tts.voice import Reference, Voice, VoiceEncoder, read_reference
 from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
 MUTED_S, FADE_IN_S = 0.05, 0.02
 SILENT_MEL = float(np.log(1e-5))  # log mel of digital silence
 WARM_UP_TEXT = "Hello, this is a warm-up."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,23 +91,42 @@ class TokenDecoder(Protocol):
         ...
 
 
+class Begin(Protocol):
+    """Begins an utterance of a text-to-token model."""
+
+    def __call__(
+        self, speed: float, lookahead: int | None, *, prompt: Any = None, two_pass: TwoPass | None = None
+    ) -> TokenDecoder:
+        """`lookahead` None: as configured. `prompt`: what the model's `read_prompt` made. Raises SynthesisError."""
+        ...
+
+
+class ReadPrompt(Protocol):
+    """Reads what is said in a reference, for a text-to-token model to go on in its manner."""
+
+    def __call__(self, reference: Reference, tokens: np.ndarray, text: str) -> Any:
+        """`tokens`: the speech tokens (S,) of the whole reference. None, and a line in the log, where it cannot be read."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextToToken:
     """A loaded text-to-token model."""
 
     vocabulary_id: str  # hash of the text tokenizer whose ids it reads
     num_speech_tokens: int  # size of the codebook it speaks
-    # a new utterance at a speaking rate, with a look-ahead (None: as configured); raises SynthesisError
-    begin: Callable[[float, int | None], TokenDecoder]
+    begin: Begin
+    read_prompt: ReadPrompt | None = None  # None: the model takes no prompt
 
 
 @dataclass(frozen=True)
 class PreparedVoice:
-    """A voice with the decoder's state after its prompt: made once, cloned for every utterance."""
+    """A voice with the models' states after its prompt: made once, cloned for every utterance."""
 
     voice: Voice
-    state: FlowState
+    state: FlowState  # of the decoder
     timbre: Timbre | None  # None: as the decoder speaks
+    prompt: Any = None  # what the text-to-token model goes on from; None: it begins anew
 
 
 class SyncSpeech:
@@ -146,9 +169,24 @@ class SyncSpeech:
         """Split text into (id, text) tokens as a language model would send them."""
         return self._vocabulary.encode(text)
 
-    def voice(self, path: Path) -> PreparedVoice:
-        """Read a reference recording, or `spk2info.pt:NAME`. Raises VoiceError, CheckpointError."""
-        return self._prepare(named_voice(path) if is_named(path) else self._voice_encoder.read(path))
+    def voice(self, path: Path, text: str = "") -> PreparedVoice:
+        """Read a reference recording, or `spk2info.pt:NAME`. Raises VoiceError, CheckpointError.
+
+        `text`: what is said in it; then the text-to-token model goes on from it, with its rate and its prosody.
+        """
+        if is_named(path):
+            return self._prepare(named_voice(path))
+        reference = read_reference(path)
+        for note in reference.notes:
+            log.warning("%s: %s", path, note)
+        prepared = self._prepare(self._voice_encoder.encode(reference, name=path.stem))
+        if not text.strip():
+            return prepared
+        if self._text_to_token.read_prompt is None:
+            log.warning("%s: this text-to-token model takes no prompt; only the sound of the voice is taken.", path)
+            return prepared
+        tokens = self._voice_encoder.tokens(reference.samples)
+        return replace(prepared, prompt=self._text_to_token.read_prompt(reference, tokens, text))
 
     @cached_property
     def _voice_encoder(self) -> VoiceEncoder:
@@ -187,12 +225,16 @@ class SyncSpeech:
         speed: float = 1.0,
         share_ids: bool = True,
         lookahead: int | None = None,
+        two_pass: TwoPass | None = None,
     ) -> "SyncSpeechStream":
         """Begin an utterance; see `tts.base.Synthesizer.stream`."""
         options, voice = self._options, voice or self._default
+        text = SpokenStream(
+            self._vocabulary.encode, share_ids=share_ids, language=options.language, later=voice.prompt is not None
+        )
         return SyncSpeechStream(
-            text=SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language),
-            decoder=self._text_to_token.begin(speed, lookahead),
+            text=text,
+            decoder=self._text_to_token.begin(speed, lookahead, prompt=voice.prompt, two_pass=two_pass),
             flow=self._flow,
             vocoder=self._vocoder,
             flow_state=voice.state.clone(),
