@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.speaker import SpeakerEncoder
-    from tts.stream import SyncSpeech, TextToToken, TokenDecoder
+    from tts.stream import SyncSpeech
+    from tts.text_to_token import TextToToken, TokenDecoder
     from tts.tokenizer import SpeechTokenizer
     from tts.voice import Reference, Voice, VoiceEncoder
 
@@ -116,7 +117,7 @@ def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]
 
 def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts.prompt import PromptReader
-    from tts.stream import TextToToken
+    from tts.text_to_token import TextToToken
     from tts.tmt import pacing
     from tts.tmt.decode import DecodeOptions
     from tts.tmt.model import Tmt
@@ -135,7 +136,6 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     def begin(
         speed: float,
         lookahead: int | None,
-        *,
         prompt: PreparedPrompt | None = None,
         two_pass: "TwoPass | None" = None,
     ) -> "TokenDecoder":
@@ -158,6 +158,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         vocabulary_id=model.config.vocabulary_id,
         num_speech_tokens=model.config.num_speech_tokens,
         begin=begin,
+        begin_given=begin,
         read_prompt=read_prompt,
     )
     return made, vocabulary
@@ -165,9 +166,9 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
 def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts import public
-    from tts.base import CheckpointError, SynthesisError
+    from tts.base import CheckpointError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
-    from tts.stream import TextToToken
+    from tts.text_to_token import TextToToken
 
     chosen = config.interleaved
     folder = _folder(chosen.model, "interleaved")
@@ -180,11 +181,7 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     model = public.load(public.INTERLEAVED, folder, device=device)
     drafter = _drafter(chosen, model.config, device)
 
-    def begin(
-        speed: float, lookahead: int | None, *, prompt: None = None, two_pass: "TwoPass | None" = None
-    ) -> "TokenDecoder":
-        if two_pass is not None:
-            raise SynthesisError("the interleaved text-speech model has no durations to scale: tts.backend=syncspeech.")
+    def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":
         if speed != 1.0:
             log.warning(
                 "speed %g: the interleaved text-speech model has no durations, it speaks at its own rate.", speed

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream, SpokenToken
+from tts.text_to_token import TextToToken, TokenDecoder
 from tts.timbre import Timbre, difference
 from tts.vocabulary import TextVocabulary
-from tts.voice import Reference, Voice, VoiceEncoder, read_reference
+from tts.voice import Voice, VoiceEncoder, read_reference
 from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
@@ -49,74 +50,6 @@ class StreamOptions:
     match_timbre: bool = False  # give every frame what the decoder loses of the voice's timbre
     language: str = "en"
     seed: int = 0
-
-
-class TokenBlock(Protocol):
-    """What one step of a text-to-token model generates."""
-
-    @property
-    def text_token(self) -> int:
-        """Index of the last text token voiced with this block or before it; -1: none."""
-        ...
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """(l,) speech tokens, int64; l may be 0."""
-        ...
-
-    @property
-    def capped(self) -> bool:
-        """Cut to the longest duration that the model can say."""
-        ...
-
-
-class TokenDecoder(Protocol):
-    """One utterance of a text-to-token model."""
-
-    @property
-    def done(self) -> bool:
-        """True once the finished text is spoken."""
-        ...
-
-    def push(self, text_token: int) -> None:
-        """Take the next text token id. Raises SynthesisError."""
-        ...
-
-    def finish(self) -> None:
-        """Say that the text is complete."""
-        ...
-
-    def step(self) -> TokenBlock | None:
-        """Speak on; None while text is missing, and when done."""
-        ...
-
-
-class Begin(Protocol):
-    """Begins an utterance of a text-to-token model."""
-
-    def __call__(
-        self, speed: float, lookahead: int | None, *, prompt: Any = None, two_pass: TwoPass | None = None
-    ) -> TokenDecoder:
-        """`lookahead` None: as configured. `prompt`: what the model's `read_prompt` made. Raises SynthesisError."""
-        ...
-
-
-class ReadPrompt(Protocol):
-    """Reads what is said in a reference, for a text-to-token model to go on in its manner."""
-
-    def __call__(self, reference: Reference, tokens: np.ndarray, text: str) -> Any:
-        """`tokens`: the speech tokens (S,) of the whole reference. None, and a line in the log, where it cannot be read."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextToToken:
-    """A loaded text-to-token model."""
-
-    vocabulary_id: str  # hash of the text tokenizer whose ids it reads
-    num_speech_tokens: int  # size of the codebook it speaks
-    begin: Begin
-    read_prompt: ReadPrompt | None = None  # None: the model takes no prompt
 
 
 @dataclass(frozen=True)
@@ -234,13 +167,21 @@ class SyncSpeech:
         )
         return SyncSpeechStream(
             text=text,
-            decoder=self._text_to_token.begin(speed, lookahead, prompt=voice.prompt, two_pass=two_pass),
+            decoder=self._begin(speed, lookahead, voice.prompt, two_pass),
             flow=self._flow,
             vocoder=self._vocoder,
             flow_state=voice.state.clone(),
             timbre=voice.timbre,
             vocoder_state=self._vocoder_start.clone(),
         )
+
+    def _begin(self, speed: float, lookahead: int | None, prompt: Any, two_pass: TwoPass | None) -> TokenDecoder:
+        model = self._text_to_token
+        if prompt is None and two_pass is None:
+            return model.begin(speed, lookahead)
+        if model.begin_given is None:
+            raise SynthesisError("this text-to-token model has no durations to scale: use tts.backend=syncspeech.")
+        return model.begin_given(speed, lookahead, prompt, two_pass)
 
     @torch.inference_mode()
     def vocode(self, mel_BMT: np.ndarray) -> np.ndarray:
