@@ -1,5 +1,7 @@
 """Prompts and prescribed durations: what is given is taken exactly as if it had been generated."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,18 @@ def test_a_prompt_alone_says_nothing() -> None:
     decoder.finish()
     assert decoder.step() is None
     assert decoder.done
+
+
+@pytest.mark.parametrize("options", [{"text_per_step": 2}, {"opportunistic": True}, {"refinements": 2}])
+def test_other_ways_of_decoding_go_on_from_a_prompt(options) -> None:
+    model = make(text_per_step=2)
+    prepared = PreparedPrompt(model, Prompt(tuple(TEXT[:5]), np.array([2, 1, 0, 4, 3]), np.arange(10)))
+    chosen = DecodeOptions(top_k=1, **options)
+    spoken = Spoken(model, TmtDecoder(model, chosen, prepared.state(chosen)), TEXT[5:], [])
+    assert spoken.indices == list(range(len(TEXT) - 5))
+    durations = tuple(map(len, spoken.blocks))
+    given_ = dataclasses.replace(chosen, durations=durations)
+    assert Spoken(model, TmtDecoder(model, given_, prepared.state(given_)), TEXT[5:], []).blocks == spoken.blocks
 
 
 def test_bad_prompts_are_named() -> None:
