@@ -14,11 +14,12 @@ from app.reply import SessionOptions
 from app.session import Session
 from app.weights import located
 from app.worker import Worker
+from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
 from configs.schema import BUNDLED, AppConfig
 from llm.base import ChatModel, ChatModelError, Message, TextToken
-from tts.base import SynthesisStream, Synthesizer
+from tts.base import SAMPLE_RATE, SynthesisStream, Synthesizer
 from tts.feeding import SentenceFed
 from tts.unspoken import Unspoken
 
@@ -77,9 +78,31 @@ def fed(synthesizer: Synthesizer, config: AppConfig) -> Synthesizer:
     return SentenceFed(synthesizer) if config.tts.feeding == "sentence" else synthesizer
 
 
-def build_voice(synthesizer: Synthesizer, config: AppConfig) -> Any:
-    """The voice that speaks. Raises VoiceError."""
-    return None if config.tts.voice == BUNDLED else synthesizer.voice(Path(config.tts.voice))
+def build_voice(synthesizer: Synthesizer, config: AppConfig, recognizer: Recognizer | None = None) -> Any:
+    """The voice that speaks. Raises VoiceError, and what `prompt_text` raises."""
+    if config.tts.voice == BUNDLED:
+        return None
+    return synthesizer.voice(Path(config.tts.voice), prompt_text(config, recognizer))
+
+
+def prompt_text(config: AppConfig, recognizer: Recognizer | None = None) -> str:
+    """What the reference recording says, where the voice is to go on from it; else nothing.
+
+    A text that is not given is recognised, and told. Raises VoiceError; RecognizerError where a recogniser is loaded for it.
+    """
+    if not config.tts.prompt_prosody or config.tts.voice_text:
+        return config.tts.voice_text if config.tts.prompt_prosody else ""
+    from tts.features import resample
+    from tts.voice import read_reference
+    from tts.voice_table import is_named
+
+    path = Path(config.tts.voice)
+    if is_named(path):
+        return ""  # a speaker of a table, without a recording
+    reference = read_reference(path)
+    text = (recognizer or build_recognizer(config)).transcribe(resample(reference.samples, SAMPLE_RATE, CAPTURE_HZ))
+    sys.stderr.write(f'{path}: recognised as "{text}"; correct it with --voice-text.\n')
+    return text
 
 
 @dataclass(kw_only=True)
@@ -138,7 +161,7 @@ class Assistant:
         chat = build_chat(config)
         report("loading the voice")
         synthesizer = build_synthesizer(config)
-        voice = build_voice(synthesizer, config)
+        voice = build_voice(synthesizer, config, recognizer)
         return cls(
             config=config,
             recognizer=recognizer,

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import sys
@@ -74,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
     voice.add_argument(
         "--voice", metavar="REF.wav", help="speak in the voice of this recording (3 to 15 s of one person)"
     )
+    voice.add_argument(
+        "--voice-text",
+        metavar="TEXT",
+        help="what it says: then its rate and its prosody are taken too (tts.prompt_prosody recognises it itself)",
+    )
 
     ask = commands.add_parser(
         "ask",
@@ -103,6 +109,14 @@ def parser() -> argparse.ArgumentParser:
         help="write when every word and text token of the spoken form begins and ends; FILE.vtt: the words as WebVTT",
     )
     say.add_argument("--speed", type=float, metavar="X", help="speaking rate, 0.5 to 2.0; above 1 is faster")
+    say.add_argument(
+        "--length", type=float, metavar="SECONDS", help="how long the speech shall be, to 40 ms; needs the whole text"
+    )
+    say.add_argument(
+        "--two-pass",
+        action="store_true",
+        help="reach the speed by all durations together, predicted before anything is spoken; needs the whole text",
+    )
 
     transcribe = commands.add_parser("transcribe", parents=[common], help="write down what is said in a recording")
     transcribe.add_argument("recording", type=Path, metavar="FILE.wav")
@@ -322,9 +336,9 @@ def exit_code(error: Exception) -> int | None:
     from asr.base import RecognizerError
     from audio_io.base import AudioFileError, DeviceError
     from llm.base import ChatModelError
-    from tts.base import SynthesisError, VoiceError
+    from tts.base import LengthError, SynthesisError, VoiceError
 
-    if isinstance(error, ConfigError | AudioFileError | VoiceError):
+    if isinstance(error, ConfigError | AudioFileError | VoiceError | LengthError):
         return 2
     if isinstance(error, RecognizerError | DeviceError | ChatModelError | SynthesisError | WeightsError | OSError):
         return 1
@@ -336,6 +350,13 @@ def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> App
     settings = [*extra, *options.settings]
     if getattr(options, "voice", None):
         settings.append(f"tts.voice={options.voice}")
+    if getattr(options, "voice_text", None) is not None:
+        if not options.voice:
+            raise ConfigError("--voice-text is what a recording says: name the recording with --voice REF.wav.")
+        if not options.voice_text.strip():
+            raise ConfigError("--voice-text is empty; leave it out, or write what the recording says.")
+        text = json.dumps(options.voice_text, ensure_ascii=False)
+        settings += [f"tts.voice_text={text}", "tts.prompt_prosody=true"]
     if getattr(options, "speed", None) is not None:
         if not 0.5 <= options.speed <= 2.0:
             raise ConfigError(f"--speed {options.speed:g}: choose a rate between 0.5 and 2.0.")

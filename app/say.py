@@ -13,8 +13,8 @@ from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
 from app.cli import configuration
 from audio_io.file import WavWriter
-from configs.schema import ConfigError
-from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, SynthesisStream
+from configs.schema import AppConfig, ConfigError
+from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, SynthesisStream, TwoPass
 
 READ_BYTES = 4096
 
@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
     if options.text != "-" and not options.text.strip():
         raise ConfigError('the text is empty; write for example: say "Good morning."')
     config = configuration(options)
+    two_pass = _two_pass(options, config)
     timeline = timestamps.Timeline()
     if options.timestamps:
         timestamps.check(options.timestamps, options.out, config)
@@ -33,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
             files.enter_context(timestamps.writing(options.timestamps, timeline))
         prepare_process(config)
         synthesizer = build_synthesizer(config)
-        stream = synthesizer.stream(voice=build_voice(synthesizer, config), speed=config.tts.speed, share_ids=False)
+        voice = build_voice(synthesizer, config)
+        stream = synthesizer.stream(voice=voice, speed=config.tts.speed, share_ids=False, two_pass=two_pass)
         first_s = 0.0
         num_samples = num_capped = 0
         for made in speak(stream, typed() if options.text == "-" else iter([options.text])):
@@ -52,6 +54,25 @@ def run(options: argparse.Namespace) -> int:
     if num_capped:
         sys.stderr.write(f"{num_capped} text tokens were cut to the longest duration that the model can say.\n")
     return 0
+
+
+def _two_pass(options: argparse.Namespace, config: AppConfig) -> TwoPass | None:
+    """How the durations are to be scaled together, if they are. Raises ConfigError where that cannot be."""
+    name = "--two-pass" if options.length is None else f"--length {options.length:g}"
+    if options.length is None and not options.two_pass:
+        return None
+    if options.text == "-":
+        raise ConfigError(f"{name} needs the whole text before it speaks: give it as an argument instead of -.")
+    if config.tts.backend != "syncspeech":
+        raise ConfigError(f"{name}: the interleaved model has no durations; use tts.backend=syncspeech.")
+    if options.length is not None:
+        if options.speed is not None or options.two_pass:
+            raise ConfigError(f"{name} decides the rate: leave out --speed and --two-pass.")
+        if config.tts.feeding == "sentence":
+            raise ConfigError(f"{name} is of the whole text, not of its sentences: use tts.feeding=token.")
+        if not 0 < options.length < float("inf"):
+            raise ConfigError(f"{name}: give a number of seconds above 0.")
+    return TwoPass(length_s=options.length)
 
 
 def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[SpeechStep | PcmChunk]:

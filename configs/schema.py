@@ -174,6 +174,18 @@ class TtsConfig:
     voice: str = knob(
         BUNDLED, "voice that speaks: bundled, a reference recording, or a speaker of CosyVoice's as spk2info.pt:NAME"
     )
+    prompt_prosody: bool = knob(
+        False,
+        "go on from what a reference recording says, with its rate and its prosody, not with its sound alone (syncspeech only)",
+    )
+    voice_text: str = knob(
+        "", "what the reference recording says; empty: as the recogniser hears it (prompt_prosody only)"
+    )
+    prompt_aligner: str = knob(
+        "pocketsphinx",
+        "finds the words of that text in the recording: pocketsphinx (English), or a transformers folder of a wav2vec 2.0 "
+        "model with CTC",
+    )
     speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
     lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
     early_text: bool = knob(

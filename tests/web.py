@@ -51,9 +51,9 @@ class ScriptedSynthesizer:
         self.asked: list[dict[str, Any]] = []
         self.read = 0
 
-    def voice(self, path) -> str:
+    def voice(self, path, text: str = "") -> str:
         self.read += 1
-        return f"voice {path.stat().st_size}"
+        return f"voice {path.stat().st_size}" + (f" saying {text}" if text else "")
 
     def stream(self, **how: Any) -> ScriptedSpeech:
         self.asked.append(how)

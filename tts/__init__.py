@@ -9,13 +9,17 @@ from configs.device import resolve
 from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeConfig, TtsConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tts.base import TwoPass
     from tts.decoder.flow import FlowDecoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.speaker import SpeakerEncoder
-    from tts.stream import SyncSpeech, TextToToken, TokenDecoder
+    from tts.stream import SyncSpeech
+    from tts.text_to_token import TextToToken, TokenDecoder
     from tts.tokenizer import SpeechTokenizer
-    from tts.voice import Voice, VoiceEncoder
+    from tts.voice import Reference, Voice, VoiceEncoder
 
 log = logging.getLogger(__name__)
 ASSETS = Path(__file__).parent / "assets"
@@ -116,14 +120,29 @@ def _text_to_token(config: TtsConfig, device: str) -> tuple["TextToToken", Path]
 
 def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts import precision
-    from tts.stream import TextToToken
-    from tts.tmt.decode import DecodeOptions, TmtDecoder
+    from tts.prompt import PromptReader
+    from tts.text_to_token import TextToToken
+    from tts.tmt import pacing
+    from tts.tmt.decode import DecodeOptions
     from tts.tmt.model import Tmt
+    from tts.tmt.prompt import PreparedPrompt
 
     folder = _folder(config.tmt, "tmt")
+    vocabulary = folder / "tokenizer.json"
     model = precision.lower(Tmt.load(folder).to(device), precision.resolve(config.dtype, device))
+    reader = PromptReader(
+        vocabulary,
+        language=config.language,
+        aligner=config.prompt_aligner,
+        max_duration=model.config.num_duration_classes - 1,
+    )
 
-    def begin(speed: float, lookahead: int | None) -> "TokenDecoder":
+    def begin(
+        speed: float,
+        lookahead: int | None,
+        prompt: PreparedPrompt | None = None,
+        two_pass: "TwoPass | None" = None,
+    ) -> "TokenDecoder":
         options = DecodeOptions(
             lookahead=config.lookahead if lookahead is None else lookahead,
             opportunistic=config.early_text,
@@ -133,19 +152,27 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
             speed=speed,
             seed=config.seed,
         )
-        return TmtDecoder(model, options)
+        return pacing.begin(model, options, prompt, two_pass)
+
+    def read_prompt(reference: "Reference", tokens: "np.ndarray", text: str) -> PreparedPrompt | None:
+        prompt = reader.read(reference, tokens, text)
+        return None if prompt is None else PreparedPrompt(model, prompt)
 
     made = TextToToken(
-        vocabulary_id=model.config.vocabulary_id, num_speech_tokens=model.config.num_speech_tokens, begin=begin
+        vocabulary_id=model.config.vocabulary_id,
+        num_speech_tokens=model.config.num_speech_tokens,
+        begin=begin,
+        begin_given=begin,
+        read_prompt=read_prompt,
     )
-    return made, folder / "tokenizer.json"
+    return made, vocabulary
 
 
 def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     from tts import precision, public
     from tts.base import CheckpointError
     from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
-    from tts.stream import TextToToken
+    from tts.text_to_token import TextToToken
 
     chosen = config.interleaved
     folder = _folder(chosen.model, "interleaved")

@@ -24,6 +24,17 @@ class VoiceError(SynthesisError):
     """A reference recording cannot serve as a voice."""
 
 
+class LengthError(SynthesisError):
+    """A text cannot be given the wanted length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPass:
+    """Speak a text, once it is complete, in two passes: all durations first, then the speech with those, scaled together."""
+
+    length_s: float | None = None  # of the whole; None: the predicted length divided by the speed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechStep:
     """One step of the text-to-token model: the speech tokens of one text token, or of several at once."""
@@ -78,16 +89,27 @@ class Synthesizer(Protocol):
         """Hash of the text tokenizer whose ids `push` takes directly."""
         ...
 
-    def voice(self, path: Path) -> Any:
-        """Read a reference recording and return the voice to pass to `stream`. Raises VoiceError."""
+    def voice(self, path: Path, text: str = "") -> Any:
+        """Read a reference recording and return the voice to pass to `stream`. Raises VoiceError.
+
+        `text`: what is said in it, for the voice to speak in its manner too; empty: its sound alone.
+        """
         ...
 
     def stream(
-        self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True, lookahead: int | None = None
+        self,
+        *,
+        voice: Any = None,
+        speed: float = 1.0,
+        share_ids: bool = True,
+        lookahead: int | None = None,
+        two_pass: TwoPass | None = None,
     ) -> SynthesisStream:
         """Begin an utterance. `share_ids`: pushed ids are of our own vocabulary; else the text is tokenised here.
 
         `lookahead`: text tokens that must be there beyond the one being spoken; None: as configured.
+        `two_pass`: nothing is spoken before the text is complete; `step` may then raise LengthError. Raises
+        SynthesisError where there are no durations, or no whole text, to scale.
         """
         ...
 

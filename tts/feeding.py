@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tts.base import PcmChunk, SpeechStep, SynthesisStream, Synthesizer
+from tts.base import PcmChunk, SpeechStep, SynthesisError, SynthesisStream, Synthesizer, TwoPass
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 
@@ -25,9 +25,9 @@ class SentenceFed:
         """The inner one's."""
         return self._inner.vocabulary_id
 
-    def voice(self, path: Path) -> Any:
+    def voice(self, path: Path, text: str = "") -> Any:
         """The inner one's. Raises VoiceError."""
-        return self._inner.voice(path)
+        return self._inner.voice(path, text)
 
     def tokenize(self, text: str) -> list[tuple[int, str]]:
         """The inner one's."""
@@ -38,11 +38,22 @@ class SentenceFed:
         self._inner.warm_up()
 
     def stream(
-        self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True, lookahead: int | None = None
+        self,
+        *,
+        voice: Any = None,
+        speed: float = 1.0,
+        share_ids: bool = True,
+        lookahead: int | None = None,
+        two_pass: TwoPass | None = None,
     ) -> "SentenceStream":
-        """Begin a reply."""
-        options = {"voice": voice, "speed": speed, "share_ids": share_ids, "lookahead": lookahead}
-        return SentenceStream(lambda: self._inner.stream(**options))
+        """Begin a reply. Raises SynthesisError for a length of the whole: nobody sees all sentences at once."""
+        if two_pass is not None and two_pass.length_s is not None:
+            raise SynthesisError("a text that is spoken sentence by sentence takes no length: set tts.feeding=token.")
+        return SentenceStream(
+            lambda: self._inner.stream(
+                voice=voice, speed=speed, share_ids=share_ids, lookahead=lookahead, two_pass=two_pass
+            )
+        )
 
 
 class SentenceStream:

@@ -1,12 +1,13 @@
 """The synthesiser as a stream: text tokens -> speech tokens -> mel -> samples. Owns all state of one utterance."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +20,25 @@ from tts.base import (
     PcmChunk,
     SpeechStep,
     SynthesisError,
+    TwoPass,
     VoiceError,
 )
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
 from tts.text import SpokenStream, SpokenToken
+from tts.text_to_token import TextToToken, TokenDecoder
 from tts.timbre import Timbre, difference
 from tts.vocabulary import TextVocabulary
-from tts.voice import Voice, VoiceEncoder
+from tts.voice import Voice, VoiceEncoder, read_reference
 from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
 MUTED_S, FADE_IN_S = 0.05, 0.02
 SILENT_MEL = float(np.log(1e-5))  # log mel of digital silence
 WARM_UP_TEXT = "Hello, this is a warm-up."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,63 +53,14 @@ class StreamOptions:
     seed: int = 0
 
 
-class TokenBlock(Protocol):
-    """What one step of a text-to-token model generates."""
-
-    @property
-    def text_token(self) -> int:
-        """Index of the last text token voiced with this block or before it; -1: none."""
-        ...
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """(l,) speech tokens, int64; l may be 0."""
-        ...
-
-    @property
-    def capped(self) -> bool:
-        """Cut to the longest duration that the model can say."""
-        ...
-
-
-class TokenDecoder(Protocol):
-    """One utterance of a text-to-token model."""
-
-    @property
-    def done(self) -> bool:
-        """True once the finished text is spoken."""
-        ...
-
-    def push(self, text_token: int) -> None:
-        """Take the next text token id. Raises SynthesisError."""
-        ...
-
-    def finish(self) -> None:
-        """Say that the text is complete."""
-        ...
-
-    def step(self) -> TokenBlock | None:
-        """Speak on; None while text is missing, and when done."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextToToken:
-    """A loaded text-to-token model."""
-
-    vocabulary_id: str  # hash of the text tokenizer whose ids it reads
-    num_speech_tokens: int  # size of the codebook it speaks
-    # a new utterance at a speaking rate, with a look-ahead (None: as configured); raises SynthesisError
-    begin: Callable[[float, int | None], TokenDecoder]
-
-
 @dataclass(frozen=True)
 class PreparedVoice:
-    """A voice with the decoder's state after its prompt: made once, cloned for every utterance."""
+    """A voice with the models' states after its prompt: made once, cloned for every utterance."""
 
     voice: Voice
-    state: FlowState
+    state: FlowState  # of the decoder
     timbre: Timbre | None  # None: as the decoder speaks
+    prompt: Any = None  # what the text-to-token model goes on from; None: it begins anew
 
 
 class SyncSpeech:
@@ -152,9 +108,24 @@ class SyncSpeech:
         """Split text into (id, text) tokens as a language model would send them."""
         return self._vocabulary.encode(text)
 
-    def voice(self, path: Path) -> PreparedVoice:
-        """Read a reference recording, or `spk2info.pt:NAME`. Raises VoiceError, CheckpointError."""
-        return self._prepare(named_voice(path) if is_named(path) else self._voice_encoder.read(path))
+    def voice(self, path: Path, text: str = "") -> PreparedVoice:
+        """Read a reference recording, or `spk2info.pt:NAME`. Raises VoiceError, CheckpointError.
+
+        `text`: what is said in it; then the text-to-token model goes on from it, with its rate and its prosody.
+        """
+        if is_named(path):
+            return self._prepare(named_voice(path))
+        reference = read_reference(path)
+        for note in reference.notes:
+            log.warning("%s: %s", path, note)
+        prepared = self._prepare(self._voice_encoder.encode(reference, name=path.stem))
+        if not text.strip():
+            return prepared
+        if self._text_to_token.read_prompt is None:
+            log.warning("%s: this text-to-token model takes no prompt; only the sound of the voice is taken.", path)
+            return prepared
+        tokens = self._voice_encoder.tokens(reference.samples)
+        return replace(prepared, prompt=self._text_to_token.read_prompt(reference, tokens, text))
 
     @cached_property
     def _voice_encoder(self) -> VoiceEncoder:
@@ -194,18 +165,30 @@ class SyncSpeech:
         speed: float = 1.0,
         share_ids: bool = True,
         lookahead: int | None = None,
+        two_pass: TwoPass | None = None,
     ) -> "SyncSpeechStream":
         """Begin an utterance; see `tts.base.Synthesizer.stream`."""
         options, voice = self._options, voice or self._default
+        text = SpokenStream(
+            self._vocabulary.encode, share_ids=share_ids, language=options.language, later=voice.prompt is not None
+        )
         return SyncSpeechStream(
-            text=SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language),
-            decoder=self._text_to_token.begin(speed, lookahead),
+            text=text,
+            decoder=self._begin(speed, lookahead, voice.prompt, two_pass),
             flow=self._flow,
             vocoder=self._vocoder,
             flow_state=voice.state.clone(),
             timbre=voice.timbre,
             vocoder_state=self._vocoder_start.clone(),
         )
+
+    def _begin(self, speed: float, lookahead: int | None, prompt: Any, two_pass: TwoPass | None) -> TokenDecoder:
+        model = self._text_to_token
+        if prompt is None and two_pass is None:
+            return model.begin(speed, lookahead)
+        if model.begin_given is None:
+            raise SynthesisError("this text-to-token model has no durations to scale: use tts.backend=syncspeech.")
+        return model.begin_given(speed, lookahead, prompt, two_pass)
 
     @torch.inference_mode()
     def vocode(self, mel_BMT: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 Samples are float32 mono in [-1, 1]; S speech tokens (25 Hz), E embedding size.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +28,6 @@ _SILENCE = 10 ** (-60 / 20)  # a recording whose loud frames are below this (roo
 _LEVEL = 0.107  # root mean square of the speech frames after levelling: as loud as the training speech
 _PEAK = 0.95
 _CLIPPED_SHARE = 1e-3
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,8 +125,6 @@ def read_reference(path: Path, *, min_speech_s: float = MIN_SPEECH_S, max_s: flo
         notes.append(f"Of {len(samples) / SAMPLE_RATE:.0f} s of audio the {max_s:.0f} s with most speech are used.")
         samples = _best_part(samples, max_s)
     samples = _whole_tokens(_levelled(samples))
-    for note in notes:
-        log.warning("%s: %s", path, note)
     return Reference(samples, tuple(notes))
 
 

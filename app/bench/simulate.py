@@ -19,7 +19,7 @@ from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
 from configs.schema import ConfigError
 from llm.base import Message, TextToken
-from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
+from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, TwoPass
 
 LOOKAHEAD, CHUNK_TOKENS, CHUNK_LOOKAHEAD = 1, 10, 3  # text tokens; speech tokens, as the bundled models have them
 TONE_HZ, TONE = 180.0, 0.1
@@ -238,11 +238,17 @@ class SimulatedSynthesizer:
     def __init__(self, delays: Delays) -> None:
         self._delays = delays
 
-    def voice(self, path: Path) -> None:
+    def voice(self, path: Path, text: str = "") -> None:
         """It has one voice."""
 
     def stream(
-        self, *, voice: Any = None, speed: float = 1.0, share_ids: bool = True, lookahead: int | None = None
+        self,
+        *,
+        voice: Any = None,
+        speed: float = 1.0,
+        share_ids: bool = True,
+        lookahead: int | None = None,
+        two_pass: TwoPass | None = None,
     ) -> "SimulatedSpeech":
         """Begin an utterance."""
         return SimulatedSpeech(self._delays)

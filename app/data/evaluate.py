@@ -20,7 +20,7 @@ from app.data.testset import Case, errors, language_of, read_testset, score
 from audio_io.file import read_audio, write_wav
 from configs.device import resolve
 from configs.schema import BUNDLED, AppConfig, ConfigError
-from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, Synthesizer, VoiceError
+from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, Synthesizer, TwoPass, VoiceError
 
 HZ = 16_000
 Listener = Callable[[np.ndarray], str]  # 24 kHz samples -> text
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     language = options.language or language_of(cases)
     listen, judge = listener(options.judge, config, language)
     (options.report / "wav").mkdir(parents=True, exist_ok=True)
-    items = speak_all(config, cases, options.report / "wav")
+    items = speak_all(config, cases, options.report / "wav", TwoPass() if options.two_pass else None)
     spoken = [item for item in items if "failed" not in item]
     for item in tqdm(spoken, desc="judge", disable=not sys.stderr.isatty()):
         item["heard"] = listen(read_audio(Path(item["wav"]), SAMPLE_RATE).samples)
@@ -98,7 +98,9 @@ def listener(name: str, config: AppConfig, language: str) -> tuple[Listener, str
     return transcribe, f"{Path(name).name} (transformers, {type(recognise.model).__name__})"
 
 
-def speak_all(config: AppConfig, cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
+def speak_all(
+    config: AppConfig, cases: Sequence[Case], folder: Path, two_pass: TwoPass | None = None
+) -> list[dict[str, Any]]:
     """Speak every text; a case whose prompt cannot serve as a voice is marked as failed."""
     import tts
     from tts.features import resample
@@ -112,30 +114,31 @@ def speak_all(config: AppConfig, cases: Sequence[Case], folder: Path) -> list[di
         item: dict[str, Any] = {"id": case.id, "text": case.text}
         items.append(item)
         try:
-            voice = synthesizer.voice(case.prompt) if case.prompt else default
+            said = case.prompt_text if config.tts.prompt_prosody else ""
+            voice = synthesizer.voice(case.prompt, said) if case.prompt else default
         except VoiceError as error:
             item["failed"] = str(error)
             continue
-        said = speak(synthesizer, voice, case.text, config.tts.speed)
-        if not len(said.samples):
+        spoken = speak(synthesizer, voice, case.text, config.tts.speed, two_pass)
+        if not len(spoken.samples):
             item["failed"] = "nothing was spoken: the text has only symbols or an unknown script"
             continue
         path = folder / f"{number:05d}.wav"
-        write_wav(path, said.samples, SAMPLE_RATE)
-        item |= {"wav": str(path), **timing(said, config)}
+        write_wav(path, spoken.samples, SAMPLE_RATE)
+        item |= {"wav": str(path), **timing(spoken, config)}
         if case.prompt and encoder is not None:
             vectors = [
                 encoder.embed(read_audio(case.prompt, HZ).samples),
-                encoder.embed(resample(said.samples, SAMPLE_RATE, HZ)),
+                encoder.embed(resample(spoken.samples, SAMPLE_RATE, HZ)),
             ]
             item["similarity"] = float(np.dot(*vectors) / np.prod([np.linalg.norm(v) for v in vectors]))
     return items
 
 
-def speak(synthesizer: Synthesizer, voice: Any, text: str, speed: float) -> Spoken:
+def speak(synthesizer: Synthesizer, voice: Any, text: str, speed: float, two_pass: TwoPass | None = None) -> Spoken:
     """Speak a text that is all at hand."""
     began = time.perf_counter()
-    stream = synthesizer.stream(voice=voice, speed=speed, share_ids=False)
+    stream = synthesizer.stream(voice=voice, speed=speed, share_ids=False, two_pass=two_pass)
     stream.push(0, text)
     stream.finish()
     parts, steps, first_s = [np.zeros(0, np.float32)], [], 0.0

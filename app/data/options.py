@@ -139,5 +139,10 @@ def add_evaluate(evaluated: Any, common: argparse.ArgumentParser) -> None:
     speech.add_argument("--language", choices=("en", "zh"), help="how errors are counted (default: by the texts)")
     speech.add_argument("--limit", type=int, metavar="N", help="only the first N texts, for a quick look")
     speech.add_argument(
+        "--two-pass",
+        action="store_true",
+        help="predict all durations of a text, then scale them by tts.speed and speak",
+    )
+    speech.add_argument(
         "--report", type=Path, default=Path("build/eval/tts"), metavar="DIR", help="default: build/eval/tts"
     )

@@ -24,6 +24,7 @@ class Case:
     id: str
     text: str
     prompt: Path | None = None
+    prompt_text: str = ""  # what the recording says
 
 
 def read_testset(path: Path) -> list[Case]:
@@ -53,12 +54,17 @@ def read_testset(path: Path) -> list[Case]:
 def _from_json(line: str, number: int, folder: Path) -> Case:
     values = json.loads(line)
     prompt = values.get("prompt_audio")
-    return Case(str(values.get("id", f"{number:05d}")), values["text"].strip(), folder / prompt if prompt else None)
+    return Case(
+        str(values.get("id", f"{number:05d}")),
+        values["text"].strip(),
+        folder / prompt if prompt else None,
+        str(values.get("prompt_text", "")).strip(),
+    )
 
 
 def _from_list(line: str, folder: Path) -> Case:
-    name, _, prompt, text = line.split("|")[:4]
-    return Case(name.strip(), text.strip(), folder / prompt.strip() if prompt.strip() else None)
+    name, said, prompt, text = line.split("|")[:4]
+    return Case(name.strip(), text.strip(), folder / prompt.strip() if prompt.strip() else None, said.strip())
 
 
 def language_of(cases: Sequence[Case]) -> str:

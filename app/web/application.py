@@ -30,6 +30,7 @@ def library_of(assistant: Assistant) -> VoiceLibrary:
         tts_worker=assistant.tts_worker,
         max_voices=web.max_voices,
         own=assistant.voice,
+        prosody=assistant.config.tts.prompt_prosody,
     )
 
 

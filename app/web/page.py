@@ -153,11 +153,11 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
         fine = gr.Markdown(f"✓ {candidate.seconds:.1f} s of speech, trimmed and levelled.{notes}", visible=True)
         return candidate, fine, gr.Group(visible=True), candidate.transcript, gr.Audio(visible=False)
 
-    async def hear(candidate: Candidate | None, text: str) -> tuple[Any, Any]:
+    async def hear(candidate: Candidate | None, text: str, said: str) -> tuple[Any, Any]:
         if candidate is None:
             return gr.skip(), complaint("choose a recording first.")
         try:
-            samples = await library.preview(candidate, text)
+            samples = await library.preview(candidate, text, said)
         except SynthesisError as error:
             return gr.skip(), complaint(str(error))
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
@@ -205,7 +205,7 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
         trigger_mode="always_last",  # a recording that comes while another one is examined must not be dropped
         api_visibility="private",
     )
-    preview.click(hear, [state, sentence], [heard, verdict], api_visibility="private")
+    preview.click(hear, [state, sentence, transcript], [heard, verdict], api_visibility="private")
     keep.click(
         save,
         [state, transcript, name, consent],

@@ -57,12 +57,13 @@ class VoiceLibrary:
         tts_worker: Worker,
         max_voices: int,
         own: Any = None,
+        prosody: bool = False,
     ) -> None:
-        """`own`: the voice that the configuration chose."""
+        """`own`: the voice that the configuration chose; `prosody`: voices go on from what their recordings say."""
         self._folder = folder
         self._recognizer, self._synthesizer = recognizer, synthesizer
         self._asr_worker, self._tts_worker = asr_worker, tts_worker
-        self._max_voices, self.own = max_voices, own
+        self._max_voices, self.own, self._prosody = max_voices, own, prosody
         self._prepared: OrderedDict[Path, Any] = OrderedDict()
 
     def names(self) -> list[str]:
@@ -122,21 +123,25 @@ class VoiceLibrary:
             return self.own
         folder = self._find(name)
         if folder not in self._prepared:
-            self._prepared[folder] = await self._tts_worker.run(self._synthesizer.voice, folder / "reference.wav")
+            self._prepared[folder] = await self._voice(folder / "reference.wav", _transcript(folder / "voice.json"))
             while len(self._prepared) > _PREPARED:
                 self._prepared.popitem(last=False)
         self._prepared.move_to_end(folder)
         return self._prepared[folder]
 
-    async def preview(self, candidate: Candidate, text: str) -> np.ndarray:
-        """A sentence in the voice of a recording, float32 (N,) at 24 kHz. Raises VoiceError."""
+    async def _voice(self, recording: Path, transcript: str) -> Any:
+        said = transcript if self._prosody else ""
+        return await self._tts_worker.run(self._synthesizer.voice, recording, said)
+
+    async def preview(self, candidate: Candidate, text: str, transcript: str) -> np.ndarray:
+        """A sentence in the voice of a recording that says `transcript`, float32 (N,) at 24 kHz. Raises VoiceError."""
         text = " ".join(text.split())[:_MAX_PREVIEW_CHARS]
         if not text:
             raise VoiceError("write what the voice shall say.")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "reference.wav"
             write_wav(path, candidate.samples, SAMPLE_RATE)
-            voice = await self._tts_worker.run(self._synthesizer.voice, path)
+            voice = await self._voice(path, transcript[:_MAX_TRANSCRIPT_CHARS])
         stream = self._synthesizer.stream(voice=voice, share_ids=False)
         stream.push(0, text)
         stream.finish()
@@ -164,3 +169,11 @@ class VoiceLibrary:
             return self._kept()[name]
         except KeyError:
             raise VoiceError(f"there is no voice {name!r} any more; choose another one.") from None
+
+
+def _transcript(file: Path) -> str:
+    """What a kept recording says; nothing where that cannot be read."""
+    try:
+        return str(json.loads(file.read_text("utf-8")).get("transcript", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

@@ -23,7 +23,9 @@ def test_both_kinds_of_test_set_are_read(tmp_path):
     assert (first.id, first.text, first.prompt) == ("00001", "One.", None)
     assert (second.id, second.prompt) == ("x", tmp_path / "a.wav")
     (tmp_path / "meta.lst").write_text("u1|said before|a.wav|Three.\nu2|said|a.wav|Four.|true.wav\n")
-    assert [(case.id, case.text) for case in read_testset(tmp_path / "meta.lst")] == [("u1", "Three."), ("u2", "Four.")]
+    listed = read_testset(tmp_path / "meta.lst")
+    assert [(case.id, case.text) for case in listed] == [("u1", "Three."), ("u2", "Four.")]
+    assert [case.prompt_text for case in listed] == ["said before", "said"]
 
 
 @pytest.mark.parametrize(

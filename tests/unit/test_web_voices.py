@@ -14,7 +14,7 @@ from tests.web import ScriptedRecognizer, ScriptedSynthesizer
 from tts.base import VoiceError
 
 
-def library(folder, synthesizer=None, max_voices=3):
+def library(folder, synthesizer=None, max_voices=3, prosody=False):
     return VoiceLibrary(
         folder,
         recognizer=ScriptedRecognizer(),
@@ -23,6 +23,7 @@ def library(folder, synthesizer=None, max_voices=3):
         tts_worker=InlineWorker(),
         max_voices=max_voices,
         own="the configured voice",
+        prosody=prosody,
     )
 
 
@@ -124,11 +125,22 @@ async def test_a_preview_speaks_in_the_voice_of_the_recording(tmp_path, recordin
     synthesizer = ScriptedSynthesizer()
     voices = library(tmp_path / "voices", synthesizer)
     candidate = await voices.examine(recording)
-    samples = await voices.preview(candidate, "Good morning.")
+    samples = await voices.preview(candidate, "Good morning.", "my own words")
     assert len(samples)
     assert synthesizer.asked[-1]["voice"].startswith("voice ")
     with pytest.raises(VoiceError, match="what the voice shall say"):
-        await voices.preview(candidate, "  ")
+        await voices.preview(candidate, "  ", "")
+
+
+@pytest.mark.parametrize("prosody", [False, True])
+async def test_a_voice_goes_on_from_its_corrected_words_where_that_is_wanted(tmp_path, recording, prosody):
+    synthesizer = ScriptedSynthesizer()
+    voices = library(tmp_path / "voices", synthesizer, prosody=prosody)
+    candidate = await voices.examine(recording)
+    await voices.save("Anna", candidate, "my own words", consent=True)
+    assert (await voices.prepared("Anna")).endswith("saying my own words") is prosody
+    await voices.preview(candidate, "Good morning.", "other words")
+    assert synthesizer.asked[-1]["voice"].endswith("saying other words") is prosody
 
 
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path, recording):

@@ -1,5 +1,6 @@
 """What a single character is: folding to plain Latin, letters, pause marks, names of scripts."""
 
+import re
 import unicodedata
 from functools import lru_cache
 
@@ -10,7 +11,14 @@ SPACES = frozenset(" \t\n")
 _QUOTES = {**dict.fromkeys("’‘‛ʼ′´", "'"), **dict.fromkeys("“”„‟″«»‹›「」『』", '"')}
 _LIKE = {**_QUOTES, **dict.fromkeys("−‐‑﹣", "-"), **dict.fromkeys("。｡", "."), "、": ",",
          "\r": " ", "\v": "\n", "\f": "\n", "\u2028": "\n", "\u2029": "\n", "\u0085": "\n", "‒": "–", "―": "—"}  # fmt: skip
+# Letters of scripts that write no spaces stand alone: kana, han
+ALONE = r"\u3041-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _GREEK = "GREEK SMALL LETTER ", "GREEK CAPITAL LETTER "
+
+
+def after_a_sentence(text: str) -> str:
+    """How a sentence is written behind another one: after a space, but for scripts that write none."""
+    return text if re.match(f"[{ALONE}]", text) else f" {text}"
 
 
 @lru_cache(maxsize=8192)

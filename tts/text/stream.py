@@ -3,10 +3,10 @@
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tts.text.characters import PAUSES
+from tts.text.characters import PAUSES, after_a_sentence
 from tts.text.lexer import Lexer
 from tts.text.scanner import Piece
 
@@ -46,10 +46,11 @@ class SpokenStream:
 
     `encode` splits text into (id, text) of the synthesiser's vocabulary, a word with its leading space at a time.
     `share_ids`: pushed ids are of that vocabulary, and a token whose text is spoken as it stands keeps its id.
+    `later`: the text follows a sentence of a prompt, so that its first word is encoded with a space before it.
     """
 
-    def __init__(self, encode: Encode, *, share_ids: bool = True, language: str = "en") -> None:
-        self._encode, self._share_ids = encode, share_ids
+    def __init__(self, encode: Encode, *, share_ids: bool = True, language: str = "en", later: bool = False) -> None:
+        self._encode, self._share_ids, self._later = encode, share_ids, later
         self._lexer = Lexer(language)
         self._sources: deque[_Source] = deque()  # not yet voiced to their end
         self._pieces: deque[Piece] = deque()  # decided but not yet returned
@@ -97,7 +98,20 @@ class SpokenStream:
         if final and self._carry.strip():
             spoken += self._speak(self._carry, self._at)
             self._carry = ""
+        if self._later and spoken:
+            self._later = False
+            spoken[:1] = self._follow(spoken[0])
         return spoken
+
+    def _follow(self, first: SpokenToken) -> list[SpokenToken]:
+        """The first token as it is behind a sentence; its text stays without the space."""
+        pairs = self._encode(after_a_sentence(first.text)) if first.text.strip() == first.text != "" else []
+        if not pairs:
+            return [first]
+        tokens = [SpokenToken(i, text, -1) for i, text in pairs]
+        tokens[0] = replace(tokens[0], text=tokens[0].text.lstrip())
+        tokens[-1] = replace(tokens[-1], owner=first.owner)
+        return tokens
 
     def _take_tokens(self, final: bool) -> list[SpokenToken]:
         """Return decided text token by token of the language model."""

@@ -1,5 +1,6 @@
 """Streaming decoding: text token ids in, the speech tokens of one text token out per step (SyncSpeech, section 3.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class DecodeOptions:
     refinements: int = 0  # further passes over a step's speech tokens, each with the surest so far shown
     top_k: int = 3  # durations are drawn from the k most likely; 1 = greedy
     speed: float = 1.0  # > 1 speaks faster
+    durations: tuple[int, ...] | None = None  # of every text token, in speech tokens, instead of drawn ones
     seed: int = 0
 
 
@@ -66,6 +68,9 @@ class TmtDecoder:
             raise SynthesisError(f"{options.text_per_step} text tokens per step: this model speaks 1 to {most}.")
         if not 0 <= options.refinements <= MOST_REFINEMENTS:
             raise SynthesisError(f"{options.refinements} refinement passes: take 0 to {MOST_REFINEMENTS}.")
+        longest = config.num_duration_classes - 1
+        if options.durations and not 0 <= min(options.durations) <= max(options.durations) <= longest:
+            raise SynthesisError(f"prescribed durations must lie between 0 and {longest} speech tokens.")
         self._model, self._options, self._lookahead = model, options, lookahead
         self._caches = config.mask == "prefix"
         early = options.opportunistic or options.text_per_step > 1 or not self._caches
@@ -83,6 +88,49 @@ class TmtDecoder:
             raise SynthesisError(f"the prompt has speech token {tokens.max()}, this model knows fewer.")
         self.state.blocks.append(np.asarray(tokens, np.int64))
 
+    @torch.inference_mode()
+    def prime(self, ids: Sequence[int], blocks: Sequence[np.ndarray]) -> None:
+        """Begin behind a prompt: text token ids and the speech tokens of each, taken as generated (sections 3.2 and 3.4).
+
+        The text to speak follows the prompt's in one sequence, nothing between them; E comes after the text to speak
+        alone. What no later text changes is read at once; the last blocks (look-ahead) wait for it, as any others do.
+        The prompt counts neither in `TokenBlock.text_token` nor in prescribed durations. Raises SynthesisError.
+        """
+        state, config = self.state, self._model.config
+        if state.num_text:
+            raise SynthesisError("a prompt belongs before the text.")
+        spoken = np.concatenate([np.zeros(1, np.int64), *blocks])
+        longest = max((len(block) for block in blocks), default=0)
+        if len(ids) != len(blocks) or longest >= config.num_duration_classes:
+            raise SynthesisError(f"{len(ids)} text tokens of a prompt, {len(blocks)} blocks of up to {longest} tokens.")
+        if not 0 <= spoken.min() <= spoken.max() < config.num_speech_tokens:
+            raise SynthesisError("the prompt has speech tokens that the text-to-token model does not know.")
+        if ids and not 0 <= min(ids) <= max(ids) < config.text_vocab_size:
+            raise SynthesisError("the prompt has text tokens that the text-to-token model does not know.")
+        state.text += ids
+        state.num_text = state.num_prompt = len(ids)
+        state.given.extend(np.asarray(block, np.int64) for block in blocks)
+        self._take_given()
+
+    def _take_given(self) -> None:
+        """Take the prompt's next blocks as generated, those for whose step the text is there.
+
+        Under `paper` nothing is kept of a pass; that of the last block alone is of use, for the first duration.
+        """
+        state = self.state
+        while state.given and self._may_speak():
+            block = state.given.popleft()
+            if self._caches or not state.given:
+                self._speak(state.num_spoken + 1, np.array([len(block)]), last=False)
+            state.blocks.append(block)
+            state.num_spoken += 1
+            state.num_frames += len(block)
+
+    def _may_speak(self) -> bool:
+        """Whether the next block's look-ahead text is there."""
+        state = self.state
+        return state.finished or state.num_read + len(state.text) > state.num_spoken + self._lookahead
+
     @property
     def done(self) -> bool:
         """True once every text token of the finished text is spoken."""
@@ -94,11 +142,20 @@ class TmtDecoder:
             raise SynthesisError(f"text token {text_token} is not in the vocabulary of the text-to-token model.")
         if self.state.finished:
             raise SynthesisError("text after the end of the text: begin a new utterance.")
+        given = self._options.durations
+        if given is not None and self.state.num_text - self.state.num_prompt == len(given):
+            raise SynthesisError(f"durations are prescribed for {len(given)} text tokens only.")
         self.state.text.append(text_token)
         self.state.num_text += 1
 
     def finish(self) -> None:
-        """Say that the text is complete: E follows the last text token, and no step waits for look-ahead any more."""
+        """Say that the text is complete: E follows the last text token, and no step waits for look-ahead any more.
+
+        Raises SynthesisError where durations are prescribed for more text than there is.
+        """
+        given, count = self._options.durations, self.state.num_text - self.state.num_prompt
+        if given is not None and count != len(given):
+            raise SynthesisError(f"durations are prescribed for {len(given)} text tokens, the text has {count}.")
         if not self.state.finished:
             self.state.finished = True
             self.state.text.append(self._model.config.end_id)
@@ -109,26 +166,32 @@ class TmtDecoder:
         state = self.state
         if state.ready:
             return state.ready.popleft()
+        self._take_given()
+        if state.done or not self._may_speak():
+            return None
         number = state.num_spoken + 1  # of the first block of this step, from 1
         arrived = state.num_read + len(state.text)
-        if state.done or not (state.finished or arrived >= number + self._lookahead):
-            return None
         length = state.num_text if state.finished else arrived
         count = num_spoken(number, state.num_read, arrived, length, self._lookahead, self._options.text_per_step)
-        if state.placeholder is None:
-            state.placeholder = self._forward(number, count, np.zeros((len(Field), 0), np.int64))[-1]
-        drawn = self._durations(state.placeholder, count)
+        drawn = self._durations(number, count)
         durations = np.array([duration for duration, _ in drawn], np.int64)
         tokens = self._speak(number, durations, last=state.finished and number + count > state.num_text)
         for place, (block, (_, capped)) in enumerate(zip(tokens, drawn, strict=True)):
-            state.ready.append(TokenBlock(number - 1 + place, block, capped))
+            state.ready.append(TokenBlock(number - 1 - state.num_prompt + place, block, capped))
         state.blocks += tokens
         state.num_spoken += count
         state.num_frames += int(durations.sum())
         return state.ready.popleft()
 
-    def _durations(self, hidden: torch.Tensor, count: int) -> list[tuple[int, bool]]:
-        """Durations of the next `count` text tokens, drawn one after the other, and whether each was cut."""
+    def _durations(self, number: int, count: int) -> list[tuple[int, bool]]:
+        """Durations of `count` text tokens from `number` on, prescribed or drawn one after the other; whether each was cut."""
+        state = self.state
+        if self._options.durations is not None:
+            first, longest = state.num_spoken - state.num_prompt, self._model.config.num_duration_classes - 1
+            return [(duration, duration == longest) for duration in self._options.durations[first : first + count]]
+        if state.placeholder is None:
+            state.placeholder = self._forward(number, count, np.zeros((len(Field), 0), np.int64))[-1]
+        hidden = state.placeholder
         drawn = [self._draw_duration(self._model.duration_head(hidden))]
         for later in self._model.later_durations[: count - 1]:
             before = torch.tensor(drawn[-1][0], device=hidden.device)

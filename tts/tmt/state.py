@@ -28,10 +28,12 @@ class TmtState:
     # each remembered step and the buffer position where it begins
     read_starts: deque[tuple[int, int]] = field(default_factory=deque)
     text: list[int] = field(default_factory=list)  # ids that are not in the cache
-    num_text: int = 0  # text tokens pushed so far (L once finished)
+    num_text: int = 0  # text tokens pushed so far (L once finished), the prompt's included
+    num_prompt: int = 0  # text tokens of a prompt, which are spoken already
+    given: deque[np.ndarray] = field(default_factory=deque)  # the prompt's blocks that are not taken yet
     num_read: int = 0  # text tokens, E included, in the cache
     finished: bool = False
-    num_spoken: int = 0  # blocks generated
+    num_spoken: int = 0  # blocks generated or taken from a prompt
     num_placed: int = 0  # placeholders in the cache
     placeholder: torch.Tensor | None = None  # (D,) hidden state that gives the next durations; None: not computed
     ready: deque = field(

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tts.base import TOKEN_HZ
+from tts.text.characters import ALONE
+from tts.text.characters import after_a_sentence as after_a_sentence
 
-# Letters of scripts that write no spaces stand alone: kana, han
-_ALONE = r"\u3041-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNIT = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
+_UNIT = re.compile(rf"[{ALONE}]|[^\W_{ALONE}]+")
 _LONGEST_UNSPOKEN_SHARE = 0.34  # of spoken tokens that may get no time; more means a bad alignment
 
 
@@ -50,11 +50,6 @@ def byte_pieces(vocabulary: Mapping[str, int]) -> list[bytes]:
         else:
             pieces[number] = token.encode()
     return pieces
-
-
-def after_a_sentence(text: str) -> str:
-    """How a sentence is written behind another one: after a space, but for scripts that write none."""
-    return text if re.match(f"[{_ALONE}]", text) else f" {text}"
 
 
 def align(
