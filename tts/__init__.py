@@ -10,6 +10,7 @@ from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeCo
 
 if TYPE_CHECKING:
     from tts.decoder.flow import FlowDecoder
+    from tts.decoder.vocoder import Vocoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.speaker import SpeakerEncoder
@@ -25,7 +26,6 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     """Load the synthesiser. Raises CheckpointError, VoiceError, ConfigError."""
     import torch
 
-    from tts import public
     from tts.stream import StreamOptions, SyncSpeech
     from tts.vocabulary import TextVocabulary
     from tts.voice import VoiceEncoder
@@ -43,7 +43,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     return SyncSpeech(
         text_to_token=text_to_token,
         flow=flow,
-        vocoder=public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device),
+        vocoder=load_vocoder(config, device),
         vocabulary=TextVocabulary(vocabulary),
         default_voice=_bundled_voice(config, flow.config.vocabulary_size, load_voice_encoder),
         load_voice_encoder=load_voice_encoder,
@@ -62,6 +62,13 @@ def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
     from tts import public
 
     return public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+
+
+def load_vocoder(config: TtsConfig, device: str) -> "Vocoder":
+    """Load the chosen vocoder. Raises CheckpointError."""
+    from tts import public
+
+    return public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device)
 
 
 def load_speech_tokenizer(config: TtsConfig, device: str = "cpu") -> "SpeechTokenizer":

@@ -206,12 +206,18 @@ class SyncSpeech:
         state = self._vocoder.initial_state(seed=self._options.seed)
         return self._vocoder.stream(torch.from_numpy(mel_BMT).to(self._device), state, last=True)[0].cpu().numpy()
 
-    @torch.inference_mode()
     def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
         """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
-        tokens = torch.from_numpy(self._voice_encoder.tokens(samples))[None].to(self._device)
+        return self.decode(self._voice_encoder.tokens(samples), voice)
+
+    @torch.inference_mode()
+    def decode(self, tokens: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
+        """Samples (N,) of speech tokens (S,): decoder and vocoder alone. Without tokens there are none."""
+        if not len(tokens):
+            return np.zeros(0, np.float32)
         voice = voice or self._default
-        mel = self._flow.step(tokens, voice.state.clone(), last=True)
+        given = torch.from_numpy(np.asarray(tokens, np.int64))[None].to(self._device)
+        mel = self._flow.step(given, voice.state.clone(), last=True)
         return self.vocode((voice.timbre(mel) if voice.timbre else mel).cpu().numpy())
 
     def warm_up(self) -> None:

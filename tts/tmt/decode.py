@@ -1,5 +1,6 @@
 """Streaming decoding: text token ids in, the speech tokens of one text token out per step (SyncSpeech, section 3.4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class DecodeOptions:
         1  # most text tokens spoken in one step where text is ahead; beyond 1 reads as `opportunistic` does
     )
     refinements: int = 0  # further passes over a step's speech tokens, each with the surest so far shown
+    durations: Sequence[int] | None = None  # of all text tokens, to be spoken as they are; None = predicted
     top_k: int = 3  # durations are drawn from the k most likely; 1 = greedy
     speed: float = 1.0  # > 1 speaks faster
     seed: int = 0
@@ -129,6 +131,9 @@ class TmtDecoder:
 
     def _durations(self, hidden: torch.Tensor, count: int) -> list[tuple[int, bool]]:
         """Durations of the next `count` text tokens, drawn one after the other, and whether each was cut."""
+        if self._options.durations is not None:
+            at = self.state.num_spoken
+            return [(int(duration), False) for duration in self._options.durations[at : at + count]]
         drawn = [self._draw_duration(self._model.duration_head(hidden))]
         for later in self._model.later_durations[: count - 1]:
             before = torch.tensor(drawn[-1][0], device=hidden.device)
