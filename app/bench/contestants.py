@@ -49,6 +49,7 @@ class Contestant:
     model: nn.Module  # every pass is one call of it
     begin: Callable[[int], TmtDecoder | InterleavedDecoder]  # an utterance, from its seed
     heads: nn.Module | None = None  # draft heads
+    ahead: bool = False  # it is made for text that is ahead of the speech: all of it is handed over at once
     judged: bool = True  # what it says is its own: its weights were trained to be run as they are
 
 
@@ -116,7 +117,7 @@ def entered(size: str, device: torch.device, config: TtsConfig, *, grid: bool, p
         tmt = tmt_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
         model = interleaved_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
         return untrained(tmt, model, device, config.interleaved)
-    full = TmtConfig()
+    full = TmtConfig(max_lookahead=4, text_per_step=2)
     same = InterleavedConfig(
         text_vocab_size=full.text_vocab_size,
         num_speech_tokens=full.num_speech_tokens,
@@ -137,6 +138,20 @@ def weights(chosen: str, name: str) -> Path:
 def vadusa_folder(config: TtsConfig) -> str:
     """The draft heads of the configuration; those that `train small vadusa` makes where it has none."""
     return BUNDLED if config.interleaved.heads == "none" else config.interleaved.heads
+
+
+def several_at_once(tmt: Tmt, options: TmtOptions) -> list[Contestant]:
+    """The model where it speaks several text tokens in a step, if it has learnt to."""
+    count = tmt.config.text_per_step
+    fast = replace(options, text_per_step=count)
+    return [
+        Contestant(
+            name=f"{TMT}, {count} text tokens per step",
+            model=tmt,
+            begin=lambda seed: TmtDecoder(tmt, replace(fast, seed=seed)),
+            ahead=True,
+        )
+    ][: count - 1]
 
 
 def as_published(tmt: Tmt) -> Tmt:
@@ -193,6 +208,7 @@ def trained(device: torch.device, config: TtsConfig, *, grid: bool, paper: Path 
             judged=paper is not None,
         ),
         Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(options, seed=seed))),
+        *several_at_once(tmt, options),
     ]
     contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads) if grid]
     return Field(contestants=contestants, text=np.array(text, np.int64), vocabulary=vocabulary)
@@ -214,7 +230,9 @@ def untrained(
         raise ConfigError(f"tts.interleaved: num_heads lies between 1 and {len(ASSUMED)}, nodes is at least 1.")
     torch.manual_seed(0)
     tmt = Tmt(tmt_shape).eval().requires_grad_(False)
-    tmt.duration_head.weight.zero_()  # all durations are as likely
+    for name, weight in tmt.named_parameters():
+        if name.startswith(("duration_head", "later_durations")):
+            weight.zero_()  # all durations are as likely
     model = InterleavedLm(shape).eval().requires_grad_(False)
     model.llm_decoder.bias[shape.fill] = -1e4  # groups are spoken to their end
     heads = DraftHeads(
@@ -241,6 +259,7 @@ def untrained(
             ),
             Contestant(name=PAPER, model=paper, begin=lambda seed: TmtDecoder(paper, replace(durations, seed=seed))),
             Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(durations, seed=seed))),
+            *several_at_once(tmt, durations),
         ],
         text=np.random.default_rng(0).integers(0, shape.text_vocab_size, 4096),
         vocabulary=None,

@@ -83,7 +83,8 @@ def notes(values: dict[str, Any]) -> list[str]:
         f"TMT, paper mask: weights are {run['paper_weights']}"
         + ("; its cost does not depend on them. " if run["paper_weights"] != "its own" else ". ")
         + f"History that a token sees: {seen['paper']}, under the prefix mask {seen['prefix']}.",
-        "FPL: until 15 speech tokens are there; FPL-A with all text at hand, FPL-L with a text token every 25 ms.",
+        "FPL: until 15 speech tokens are there; FPL-A with all text at hand, FPL-L with a text token every 25 ms. Several text "
+        "tokens per step: all text is there from the beginning, so that there is no FPL-L.",
         "Decoder and vocoder are not counted in the whole: they are not run at this size on a CPU."
         if decoding is None
         else f"Decoder and vocoder take {decoding:.3f} s per second of speech, for every model the same; timed in this run "
@@ -118,7 +119,8 @@ def bars(found: dict[str, dict[str, Any]], key: str) -> Callable[["Axes"], None]
 
     def draw(axes: "Axes") -> None:
         title, form = COLUMNS[key]
-        shown = axes.barh(list(found), [one[key] for one in found.values()], color=COLOURS[0], height=0.6)
+        known = {name: one[key] for name, one in found.items() if one[key] is not None}
+        shown = axes.barh(list(known), list(known.values()), color=COLOURS[0], height=0.6)
         axes.bar_label(shown, fmt=f"{{:{form}}}", padding=3)
         axes.invert_yaxis()
         axes.set_xlabel(title)

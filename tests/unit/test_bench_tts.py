@@ -12,7 +12,7 @@ from app import cli
 from app.bench.contestants import ASSUMED, BASELINE, PAPER, SPEECH_PER_TEXT, TMT, VADUSA, published, untrained
 from app.bench.listening import decoding_cost
 from app.bench.memory import peak_mib
-from app.bench.text_to_token import Step, first_packet, measure, play, ratios, window_cost
+from app.bench.text_to_token import Step, figures, first_packet, measure, play, ratios, window_cost
 from app.bench.text_to_token_page import drawings, page
 from configs.schema import ConfigError, InterleavedTtsConfig, TtsConfig
 from tts import checkpoint
@@ -22,9 +22,18 @@ from tts.tmt.config import TmtConfig
 from tts.tmt.model import Tmt
 
 
-def tiny(**knobs):
+def tiny(text_per_step=1, **knobs):
     return untrained(
-        TmtConfig(text_vocab_size=50, num_speech_tokens=200, dim=32, num_layers=1, num_heads=2, ff_dim=32),
+        TmtConfig(
+            text_vocab_size=50,
+            num_speech_tokens=200,
+            dim=32,
+            num_layers=1,
+            num_heads=2,
+            ff_dim=32,
+            max_lookahead=4,
+            text_per_step=text_per_step,
+        ),
         InterleavedConfig(
             text_vocab_size=50, num_speech_tokens=200, dim=32, num_layers=1, num_heads=2, num_kv_heads=2, ff_dim=32
         ),
@@ -93,6 +102,19 @@ def test_the_paper_mask_shares_the_weights_and_reads_everything_at_each_step():
         hook.remove()
         assert sizes[-1] < len(tokens) or contestant is paper
     assert read[PAPER][-1] == 21 + 20 + len(play(paper, range(20), 0).tokens)
+
+
+def test_several_text_tokens_in_a_step_take_fewer_passes():
+    *_, single, several = tiny(text_per_step=2).contestants
+    assert (several.name, several.ahead) == (f"{TMT}, 2 text tokens per step", True)
+    plain, fast = (play(contestant, range(30), 0) for contestant in (single, several))
+    assert fast.num_passes < 0.7 * plain.num_passes
+    assert len(fast.steps) == len(plain.steps) == 30
+    assert {step.num_text for step in fast.steps} == {30}
+    assert 2 < len(fast.tokens) / 30 < 11
+    found = figures(several, [fast], fast, 1.0)
+    assert (found["fpl_l_paper_ms"], found["fpl_l_pipelined_ms"]) == (None, None)
+    assert found["fpl_a_ms"] > 0
 
 
 def test_the_weights_of_a_model_trained_with_the_papers_mask(tmp_path):
