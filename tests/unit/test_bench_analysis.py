@@ -13,6 +13,7 @@ import torch
 from app import cli
 from app.bench import analysis
 from app.bench.ablations import ABLATIONS, held_out_losses, hide_later
+from app.bench.analysis_page import page
 from app.bench.spoken_settings import GROUPS, MASK, REFERENCE, Setting, faulty, speak
 from app.small.voices import DEFAULT
 from tts.tmt.config import TmtConfig
@@ -225,11 +226,9 @@ class Listener:
 def test_a_run_and_how_it_goes_on(monkeypatch, tmp_path, capsys):
     listeners = []
     monkeypatch.setattr(analysis, "Listening", lambda config: listeners.append(Listener(config)) or listeners[-1])
-    for name in list(GROUPS)[2:]:
-        monkeypatch.delitem(GROUPS, name)
-    for name in list(GROUPS):
-        monkeypatch.setitem(GROUPS, name, GROUPS[name][:2] if name == "Look-ahead" else GROUPS[name][2:3])
-    monkeypatch.setitem(GROUPS, "Faults in the history", (REFERENCE,))
+    monkeypatch.setattr(
+        analysis, "speak", lambda _, example, setting, __: example.tokens.repeat(round(10 * setting.factor))
+    )
     plan = tmp_path / "train" / "analysis.yaml"
     plan.parent.mkdir()
     plan.write_text(
@@ -244,7 +243,10 @@ def test_a_run_and_how_it_goes_on(monkeypatch, tmp_path, capsys):
     assert command() == 0
     assert capsys.readouterr().out.endswith((tmp_path / "report" / "report.md").read_text(encoding="utf-8"))
     values = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert set(values["spoken"]) == {analysis.RECORDED, analysis.DECODED, REFERENCE.name, "look-ahead 2"}
+    assert list(values["spoken"]) == [analysis.RECORDED, analysis.DECODED, *(one.name for one in analysis.settings())]
+    assert values["spoken"]["factor 0.8"]["length"] == pytest.approx(8)
+    assert "at 0.8 speech is 0.80 times as long" in page(values)
+    assert "(0.68, because the model goes on at the rate that it hears itself speak at) does not hold" in page(values)
     assert values["spoken"][analysis.RECORDED]["rate"] == pytest.approx(4 / 8)
     assert values["spoken"][analysis.RECORDED]["length"] == 1
     assert set(values["ablations"]) == {ablation.name for ablation in ABLATIONS}
