@@ -44,6 +44,7 @@ Make and measure models:
   python launch.py bench tts                    time the text-to-token models side by side
   python launch.py bench decoder                what the decoder's caches save over a long reply
   python launch.py bench gpu --random-weights   the full-size chain on a GPU, with nothing downloaded
+  python launch.py bench analysis               the analysis of SyncSpeech's paper, on the synthetic corpus
 
 Each command explains itself: python launch.py ask --help
 """

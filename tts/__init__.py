@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tts.base import TwoPass
     from tts.decoder.flow import FlowDecoder
+    from tts.decoder.vocoder import Vocoder
     from tts.interleaved.config import InterleavedConfig
     from tts.interleaved.drafts import Drafter
     from tts.speaker import SpeakerEncoder
@@ -29,7 +30,6 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     """Load the synthesiser. Raises CheckpointError, VoiceError, ConfigError."""
     import torch
 
-    from tts import precision, public
     from tts.stream import StreamOptions, SyncSpeech
     from tts.vocabulary import TextVocabulary
     from tts.voice import VoiceEncoder
@@ -38,7 +38,6 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     device = resolve(runtime.device)
     text_to_token, vocabulary = _text_to_token(config, device)
     flow = load_flow(config, device)
-    vocoder = public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device)
 
     def load_voice_encoder() -> VoiceEncoder:
         tokenizer = load_speech_tokenizer(config, device)
@@ -48,7 +47,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     return SyncSpeech(
         text_to_token=text_to_token,
         flow=flow,
-        vocoder=precision.lower(vocoder, precision.resolve(config.dtype, device)),
+        vocoder=load_vocoder(config, device),
         vocabulary=TextVocabulary(vocabulary),
         default_voice=_bundled_voice(config, flow.config.vocabulary_size, load_voice_encoder),
         load_voice_encoder=load_voice_encoder,
@@ -69,6 +68,14 @@ def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
 
     flow = public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
     return precision.lower(flow, precision.resolve(config.dtype, device))
+
+
+def load_vocoder(config: TtsConfig, device: str) -> "Vocoder":
+    """Load the chosen vocoder. Raises CheckpointError."""
+    from tts import precision, public
+
+    vocoder = public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device)
+    return precision.lower(vocoder, precision.resolve(config.dtype, device))
 
 
 def load_speech_tokenizer(config: TtsConfig, device: str = "cpu") -> "SpeechTokenizer":

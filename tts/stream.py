@@ -209,7 +209,11 @@ class SyncSpeech:
 
     def resynthesize(self, samples: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
         """Samples (N,) of a recording (24 kHz) after speech tokenizer, decoder and vocoder."""
-        return self.vocode(self.decode(self.speech_tokens(samples), voice))
+        return self.say_tokens(self.speech_tokens(samples), voice)
+
+    def say_tokens(self, tokens: np.ndarray, voice: PreparedVoice | None = None) -> np.ndarray:
+        """Samples (N,) of speech tokens (S,): decoder and vocoder alone. Without tokens there are none."""
+        return self.vocode(self.decode(tokens, voice)) if len(tokens) else np.zeros(0, np.float32)
 
     def warm_up(self) -> None:
         """Speak a sentence into the void, so that the first turn is as fast as the tenth."""

@@ -2,9 +2,11 @@
 
 What a model costs does not depend on its weights but on how much it says and, with draft heads, on how many drafts are
 kept. With random weights both are arranged: the temporal masked transformer draws durations evenly from 0 to 13, the
-interleaved model is cut at as many speech tokens, and drafts are accepted as often as `ASSUMED` says.
+interleaved model is cut at as many speech tokens, and drafts are accepted as often as `ASSUMED` says. The paper's mask
+costs the same whatever it was trained with: without weights of its own it takes those of the other mask, and is not judged.
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +32,7 @@ from tts.tmt.decode import TmtDecoder
 from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
 
-TMT, BASELINE, VADUSA = "TMT, prefix mask", "interleaved", "interleaved + VADUSA"
+TMT, PAPER, BASELINE, VADUSA = "TMT, prefix mask", "TMT, paper mask", "interleaved", "interleaved + VADUSA"
 NUM_DURATIONS = 14  # durations that random weights draw from
 SPEECH_PER_TEXT = (NUM_DURATIONS - 1) / 2  # speech tokens per text token; 6.4 on LibriTTS (SyncSpeech's figures)
 # By head and rank: with 4 heads and 64 nodes about 1.9 drafts per pass, what VADUSA's paper has for a flat vocabulary
@@ -46,6 +48,9 @@ class Contestant:
     name: str
     model: nn.Module  # every pass is one call of it
     begin: Callable[[int], TmtDecoder | InterleavedDecoder]  # an utterance, from its seed
+    heads: nn.Module | None = None  # draft heads
+    ahead: bool = False  # it is made for text that is ahead of the speech: all of it is handed over at once
+    judged: bool = True  # what it says is its own: its weights were trained to be run as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,12 @@ class Field:
 
     contestants: Sequence[Contestant]
     text: np.ndarray  # text token ids to cut texts from
-    trained: bool
+    vocabulary: TextVocabulary | None  # of trained weights; None: they are random
+
+    @property
+    def trained(self) -> bool:
+        """Whether these are trained weights."""
+        return self.vocabulary is not None
 
 
 class Rehearsed(Drafter):
@@ -93,30 +103,31 @@ class Rehearsed(Drafter):
         return chosen
 
 
-def entered(size: str, device: torch.device, config: TtsConfig, *, grid: bool) -> Field:
-    """Who is timed. Raises ConfigError, CheckpointError."""
+def entered(size: str, device: torch.device, config: TtsConfig, *, grid: bool, paper: Path | None = None) -> Field:
+    """Who is timed; `paper`: weights trained with the paper's mask. Raises ConfigError, CheckpointError."""
     folders = [weights(config.interleaved.model, "interleaved"), weights(vadusa_folder(config), "vadusa")]
     if size == "small" and all(folder.is_dir() for folder in folders):
-        return trained(device, config, grid=grid)
-    if grid:
+        return trained(device, config, grid=grid, paper=paper)
+    if grid or paper:
         raise ConfigError(
-            "--grid needs trained weights: `python launch.py train small interleaved vadusa`, and --size small."
+            f"--{'grid' if grid else 'paper'} needs trained weights of all models: "
+            "`python launch.py train small interleaved vadusa`, and --size small."
         )
     if size == "small":
         tmt = tmt_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
         model = interleaved_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
         return untrained(tmt, model, device, config.interleaved)
-    paper = TmtConfig()
+    full = TmtConfig(max_lookahead=4, text_per_step=2)
     same = InterleavedConfig(
-        text_vocab_size=paper.text_vocab_size,
-        num_speech_tokens=paper.num_speech_tokens,
-        dim=paper.dim,
-        num_layers=paper.num_layers,
-        num_heads=paper.num_heads,
-        num_kv_heads=paper.num_heads,
-        ff_dim=paper.ff_dim,
+        text_vocab_size=full.text_vocab_size,
+        num_speech_tokens=full.num_speech_tokens,
+        dim=full.dim,
+        num_layers=full.num_layers,
+        num_heads=full.num_heads,
+        num_kv_heads=full.num_heads,
+        ff_dim=full.ff_dim,
     )
-    return untrained(paper, same, device, config.interleaved)
+    return untrained(full, same, device, config.interleaved)
 
 
 def weights(chosen: str, name: str) -> Path:
@@ -129,13 +140,47 @@ def vadusa_folder(config: TtsConfig) -> str:
     return BUNDLED if config.interleaved.heads == "none" else config.interleaved.heads
 
 
-def trained(device: torch.device, config: TtsConfig, *, grid: bool) -> Field:
-    """The trained small models on real text."""
+def several_at_once(tmt: Tmt, options: TmtOptions) -> list[Contestant]:
+    """The model where it speaks several text tokens in a step, if it has learnt to."""
+    count = tmt.config.text_per_step
+    fast = replace(options, text_per_step=count)
+    return [
+        Contestant(
+            name=f"{TMT}, {count} text tokens per step",
+            model=tmt,
+            begin=lambda seed: TmtDecoder(tmt, replace(fast, seed=seed)),
+            ahead=True,
+        )
+    ][: count - 1]
+
+
+def as_published(tmt: Tmt) -> Tmt:
+    """The same weights under the paper's mask: each step reads all text and all speech so far, and keeps nothing."""
+    paper = copy.copy(tmt)  # the weights are shared
+    paper.config = replace(tmt.config, mask="paper", window=0)
+    return paper
+
+
+def published(folder: Path, device: torch.device, other: TmtConfig) -> Tmt:
+    """Weights trained with the paper's mask. Raises ConfigError, CheckpointError."""
+    model = Tmt.load(folder).to(device)
+    if model.config.mask != "paper":
+        raise ConfigError(f"--paper {folder}: trained with the mask {model.config.mask}; set tmt_mask: paper there.")
+    for name in ("vocabulary_id", "num_speech_tokens"):
+        if getattr(model.config, name) != getattr(other, name):
+            raise ConfigError(f"--paper {folder}: its {name} is not that of the other model; train both on one corpus.")
+    return model
+
+
+def trained(device: torch.device, config: TtsConfig, *, grid: bool, paper: Path | None = None) -> Field:
+    """The trained small models on real text. Raises ConfigError, CheckpointError."""
     tmt_folder = weights(config.tmt, "tmt")
     tmt = Tmt.load(tmt_folder).to(device)
     model = InterleavedLm.load(weights(config.interleaved.model, "interleaved")).to(device)
     heads = DraftHeads.load(weights(vadusa_folder(config), "vadusa")).to(device)
-    text = [token for token, _ in TextVocabulary(tmt_folder / "tokenizer.json").encode(TEXT)]
+    vocabulary = TextVocabulary(tmt_folder / "tokenizer.json")
+    text = [token for token, _ in vocabulary.encode(TEXT)]
+    plain = published(paper, device, tmt.config) if paper else as_published(tmt)
 
     def drafted(name: str, chosen: InterleavedTtsConfig) -> Contestant:
         drafter = Drafter(
@@ -149,16 +194,24 @@ def trained(device: torch.device, config: TtsConfig, *, grid: bool) -> Field:
             name=name,
             model=model,
             begin=lambda seed: InterleavedDecoder(model, DecodeOptions(seed=seed), drafter=drafter),
+            heads=heads,
         )
 
     options = TmtOptions(lookahead=config.lookahead, top_k=config.duration_top_k)
     contestants = [
         Contestant(name=BASELINE, model=model, begin=lambda seed: InterleavedDecoder(model, DecodeOptions(seed=seed))),
         drafted(VADUSA, config.interleaved),
+        Contestant(
+            name=PAPER,
+            model=plain,
+            begin=lambda seed: TmtDecoder(plain, replace(options, seed=seed)),
+            judged=paper is not None,
+        ),
         Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(options, seed=seed))),
+        *several_at_once(tmt, options),
     ]
     contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads) if grid]
-    return Field(contestants=contestants, text=np.array(text, np.int64), trained=True)
+    return Field(contestants=contestants, text=np.array(text, np.int64), vocabulary=vocabulary)
 
 
 def variants(chosen: InterleavedTtsConfig, heads: DraftHeads) -> Iterator[tuple[str, InterleavedTtsConfig]]:
@@ -177,7 +230,9 @@ def untrained(
         raise ConfigError(f"tts.interleaved: num_heads lies between 1 and {len(ASSUMED)}, nodes is at least 1.")
     torch.manual_seed(0)
     tmt = Tmt(tmt_shape).eval().requires_grad_(False)
-    tmt.duration_head.weight.zero_()  # all durations are as likely
+    for name, weight in tmt.named_parameters():
+        if name.startswith(("duration_head", "later_durations")):
+            weight.zero_()  # all durations are as likely
     model = InterleavedLm(shape).eval().requires_grad_(False)
     model.llm_decoder.bias[shape.fill] = -1e4  # groups are spoken to their end
     heads = DraftHeads(
@@ -188,6 +243,7 @@ def untrained(
     heads.eval().requires_grad_(False)
     drafter = Rehearsed(heads.to(device), chosen)
     tmt, model = tmt.to(device), model.to(device)
+    paper, durations = as_published(tmt), TmtOptions(top_k=NUM_DURATIONS)
     length = DecodeOptions(min_ratio=SPEECH_PER_TEXT, max_ratio=SPEECH_PER_TEXT)
     planned = replace(length, choose=drafter.choose)
     return Field(
@@ -199,11 +255,12 @@ def untrained(
                 name=VADUSA,
                 model=model,
                 begin=lambda seed: InterleavedDecoder(model, replace(planned, seed=seed), drafter=drafter),
+                heads=heads,
             ),
-            Contestant(
-                name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, TmtOptions(top_k=NUM_DURATIONS, seed=seed))
-            ),
+            Contestant(name=PAPER, model=paper, begin=lambda seed: TmtDecoder(paper, replace(durations, seed=seed))),
+            Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(durations, seed=seed))),
+            *several_at_once(tmt, durations),
         ],
         text=np.random.default_rng(0).integers(0, shape.text_vocab_size, 4096),
-        trained=False,
+        vocabulary=None,
     )

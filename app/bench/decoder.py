@@ -42,25 +42,34 @@ class Chunk:
 @torch.inference_mode()
 def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> list[Chunk]:
     """Decode a reply of random speech tokens behind a random prompt, whole chunks only."""
-    config = flow.config
-    device = flow.encoder_proj.weight.device
-    random = torch.Generator().manual_seed(1)
-    size, lookahead = config.chunk_tokens, config.lookahead_tokens
+    size, lookahead = flow.config.chunk_tokens, flow.config.lookahead_tokens
     count = max(1, round(seconds * TOKEN_HZ / size)) * size
-    prompt = max(1, round(PROMPT_S * TOKEN_HZ / size)) * size
-    ids = torch.randint(config.vocabulary_size, (1, prompt + count + lookahead), generator=random).to(device)
-    mel = config.mel_mean + config.mel_scale * torch.randn(1, config.mel_bins, 2 * prompt, generator=random).to(device)
-    speaker = torch.randn(1, config.speaker_width, generator=random).to(device)
-    state = flow.start(speaker, ids[:, :prompt], mel, cut_prompt=False)
-    flow.step(ids[:, prompt : prompt + lookahead], state)  # the last chunk of the prompt: once per voice
+    speaker, before, mel = prompt(flow)
+    device, prompted = before.device, before.shape[1]
+    random = torch.Generator().manual_seed(2)
+    reply = torch.randint(flow.config.vocabulary_size, (1, count + lookahead), generator=random).to(device)
+    ids = torch.cat([before, reply], dim=1)
+    state = flow.start(speaker, before, mel, cut_prompt=False)
+    flow.step(reply[:, :lookahead], state)  # the last chunk of the prompt: once per voice
     chunks = []
     for end in tqdm(range(size, count + 1, size), desc="chunks", disable=not show_bar):
-        given = ids[:, prompt : prompt + end + lookahead]
+        given = ids[:, prompted : prompted + end + lookahead]
         cached, cached_s = timed(device, partial(flow.step, given[:, -size:], state))
-        anew, anew_s = timed(device, partial(flow.generate, given, speaker, ids[:, :prompt], mel, final=False))
+        anew, anew_s = timed(device, partial(flow.generate, given, speaker, before, mel, final=False))
         difference = float((cached - anew[:, :, -2 * size :]).abs().max())
         chunks.append(Chunk(end / TOKEN_HZ, {CACHED: cached_s, ANEW: anew_s}, difference))
     return chunks
+
+
+def prompt(flow: FlowDecoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A random voice: speaker vector (1, E), whole chunks of speech tokens (1, S), their mel (1, M, 2 S)."""
+    config, device = flow.config, flow.encoder_proj.weight.device
+    random = torch.Generator().manual_seed(1)
+    count = max(1, round(PROMPT_S * TOKEN_HZ / config.chunk_tokens)) * config.chunk_tokens
+    ids = torch.randint(config.vocabulary_size, (1, count), generator=random)
+    mel = config.mel_mean + config.mel_scale * torch.randn(1, config.mel_bins, 2 * count, generator=random)
+    speaker = torch.randn(1, config.speaker_width, generator=random)
+    return speaker.to(device), ids.to(device), mel.to(device)
 
 
 def timed(device: torch.device, work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:

@@ -4,11 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = {"latency": "run", "tts": "text_to_token", "decoder": "decoder", "gpu": "gpu"}  # module in app/bench
+BENCHMARKS = {  # module in app/bench
+    "latency": "run",
+    "tts": "text_to_token",
+    "decoder": "decoder",
+    "gpu": "gpu",
+    "analysis": "analysis",
+}
 
 
 def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
-    """`bench latency`, `bench tts`, `bench decoder`, `bench gpu`."""
+    """`bench latency`, `bench tts`, `bench decoder`, `bench gpu`, `bench analysis`."""
     bench = commands.add_parser("bench", help="measure latency and speed", description="Measure.")
     measured = bench.add_subparsers(dest="what", metavar="WHAT", required=True)
     latency = measured.add_parser(
@@ -80,15 +86,35 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         "tts",
         parents=[common],
         help="the text-to-token models side by side",
-        description="Time the interleaved model, the same with draft heads, and the temporal masked transformer on the "
-        "same texts; writes report.md and report.json. The small size takes trained weights where all are there, else "
-        "random ones, whose speech is made as long as real speech; the full size is the paper's, with random weights.",
+        description="Time the interleaved model, the same with draft heads, and the temporal masked transformer with the "
+        "paper's mask and with ours on the same texts; writes report.md, report.json and plots in report.html. The small "
+        "size takes trained weights where all are there, else random ones, whose speech is made as long as real speech; "
+        "the full size is the paper's, with random weights.",
     )
     speech.add_argument("--size", choices=("small", "full"), default="small", help="default: small")
     speech.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     speech.add_argument("--texts", type=int, default=20, metavar="N", help="texts, 28 tokens on average (default: 20)")
     speech.add_argument(
         "--grid", action="store_true", help="draft heads at every tolerance, number and size of tree (trained weights)"
+    )
+    speech.add_argument(
+        "--words",
+        type=int,
+        default=0,
+        metavar="N",
+        help="word error rate of N held-out sentences by every model, heard by pocketsphinx (trained weights; default: 0)",
+    )
+    speech.add_argument(
+        "--long",
+        type=float,
+        metavar="S",
+        help="seconds of the long reply (default: 60; 15 at full size on a CPU)",
+    )
+    speech.add_argument(
+        "--paper",
+        type=Path,
+        metavar="DIR",
+        help="weights trained with the paper's mask (default: those of ours, for cost)",
     )
     speech.add_argument("--report", type=Path, default=Path("build/bench/tts"), metavar="DIR")
     flow = measured.add_parser(
@@ -104,6 +130,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the reply (default: 30)")
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
     _add_gpu(measured, common)
+    _add_analysis(measured, common)
 
 
 def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
@@ -143,3 +170,24 @@ def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
     whole.add_argument("--reply-tokens", type=int, default=24, metavar="N", help="text tokens of a reply (default: 24)")
     whole.add_argument("--repeats", type=int, default=20, metavar="N", help="runs of each stage alone (default: 20)")
     whole.add_argument("--report", type=Path, default=Path("build/bench/gpu"), metavar="DIR")
+
+
+def _add_analysis(measured: Any, common: argparse.ArgumentParser) -> None:
+    """`bench analysis`."""
+    analysis = measured.add_parser(
+        "analysis",
+        parents=[common],
+        help="the analysis of SyncSpeech's paper, on the synthetic corpus",
+        description="Have the bundled voice speak held-out sentences with true, greedy and drawn durations, with more "
+        "look-ahead, faster and slower, and with faults in its history, heard by pocketsphinx; then train small models that "
+        "lack one part of the recipe each (configs/train/analysis.yaml) and compare them. Writes report.md and report.json. "
+        "Needs the corpus of `train small corpus tokens`. Interrupted runs go on where they stopped.",
+    )
+    analysis.add_argument(
+        "--work", type=Path, default=Path("build/small"), metavar="DIR", help="the corpus (default: build/small)"
+    )
+    analysis.add_argument("--sentences", type=int, default=40, metavar="N", help="held-out sentences (default: 40)")
+    analysis.add_argument(
+        "--steps", type=int, metavar="N", help="of every ablation (default: as in the file; 0: no ablations)"
+    )
+    analysis.add_argument("--report", type=Path, default=Path("build/bench/analysis"), metavar="DIR")

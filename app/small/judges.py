@@ -109,6 +109,24 @@ def error_rate(truths: Sequence[str], heard: Sequence[str], *, seed: int = 0) ->
     return ErrorRate(sum(errors) / total, low, high, total, first / len(counts), last / len(counts))
 
 
+def difference(
+    truths: Sequence[str], heard: Sequence[str], reference: Sequence[str], *, seed: int = 0
+) -> tuple[float, float, float]:
+    """By how much the word error rate of `heard` is above that of `reference`, item by item, with its 95 % interval."""
+    counts = np.array([len(words(truth)) for truth in truths])
+    more = np.array([_errors(t, a) - _errors(t, b) for t, a, b in zip(truths, heard, reference, strict=True)])
+
+    def statistic(items: np.ndarray) -> float:
+        return float(more[items].sum() / counts[items].sum())
+
+    return statistic(np.arange(len(counts))), *bootstrap(statistic, len(counts), seed)
+
+
+def _errors(truth: str, found: str) -> int:
+    result = jiwer.process_words(" ".join(words(truth)), " ".join(words(found)) or "-")
+    return int(result.substitutions + result.deletions + result.insertions)
+
+
 def bootstrap(
     statistic: Callable[[np.ndarray], float], size: int, seed: int = 0, rounds: int = 1000
 ) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Training of the temporal masked transformer: alternating masks first, then the steps of inference.
 
-Under the mask `prefix` one pass trains every step of a sequence; under `paper`, as published, one step drawn at random.
+Under the mask `prefix` one pass trains every step of a sequence; under `paper` (and without `TmtTraining.parallel`), as
+published, one step drawn at random.
 What the paper has not is trained on shares of the sequences, under `prefix` alone: text that arrives ahead of the speech
 (opportunistic look-ahead, several text tokens per step), speech tokens that are known already (refinement passes), the
 first of several utterances without its text (a prompt that nobody transcribed).
@@ -65,6 +66,7 @@ class TmtTraining:
     joined: tuple[float, ...] = (0.6, 0.25, 0.15)  # shares of sequences made of 1, 2, 3 utterances
     max_text: int = 96  # text tokens in a joined sequence
     dropout: float = 0.1
+    parallel: bool = True  # a pass trains all steps of a sequence where the mask allows it; False: one, as published
     hidden_history: float = 0.05  # share of committed speech tokens that are masked
     early_share: float = 0.5  # of the sequences, text arrives ahead of the speech
     shown_share: float = 0.3  # of the sequences, some speech tokens of each step are known
@@ -342,7 +344,7 @@ class TmtTask:
                 text, tokens = join(parts)
                 schedule, first_masked = steady(self.config, len(text.ids), lookahead), bool(rng.integers(2))
                 sequences.append(alternating(self.config, *text, tokens, schedule, shift, first_masked))
-            elif self.config.mask == "paper":
+            elif self.config.mask == "paper" or not self.training.parallel:
                 sequences.append(self._drawn_step(*join(parts), lookahead, rng, shift))
             else:
                 sequences.append(self._all_steps(parts, lookahead, rng, shift))

@@ -1,0 +1,154 @@
+"""report.json of `bench analysis` -> report.md."""
+
+from typing import Any
+
+from app.bench.spoken_settings import GROUPS, REFERENCE
+
+
+def page(values: dict[str, Any]) -> str:
+    """The report for people, as far as there are figures."""
+    run, spoken = values["about"], values["spoken"]
+    lines = [
+        "# SyncSpeech's analysis, repeated at small scale",
+        "",
+        f"{run['machine']}, {run['threads']} thread(s); {run['weights']}. {run['sentences']} held-out sentences "
+        f"({run['words']} words) of the synthetic corpus in every row; word error rates by {run['judge']}, with 95 % bootstrap "
+        f"intervals over sentences. The difference is to {REFERENCE.name}, sentence by sentence. Length: of the speech, "
+        "against the recordings.",
+    ]
+    lines += ["", "## What holds here", "", *(f"- {finding}" for finding in findings(values))]
+    others = [name for name in spoken if name not in {s.name for group in GROUPS.values() for s in group}]
+    for title, names in (
+        ("For comparison", others),
+        *((title, [setting.name for setting in group]) for title, group in GROUPS.items()),
+    ):
+        lines += ["", f"## {title}", "", "| | word error rate | difference | length |", "|---|---|---|---|"]
+        lines += [_row(name, spoken[name]) for name in names]
+    lines += [
+        "",
+        "## Losses",
+        "",
+        f"All steps of inference of {run['sentences_of_losses']} held-out sentences behind true speech, without and with faults "
+        "in it: cross entropies in nats, duration error (of the likeliest) in speech tokens of 40 ms.",
+        "",
+        *_losses(values["losses"], "setting"),
+    ]
+    if "ablations" in values:
+        lines += ["", "## Ablations", "", *_ablations(values)]
+    return "\n".join([*lines, ""])
+
+
+def findings(values: dict[str, Any]) -> list[str]:
+    """What the figures say of the paper's claims, in plain sentences."""
+    spoken, losses = values["spoken"], values["losses"]
+    found = [
+        _apart(spoken, values["about"]["sentences"]),
+        f"Durations: {_against(spoken, 'true durations')} The paper finds drawn and greedy durations understood better than "
+        "true ones.",
+        _stretched(spoken),
+        _ahead(losses),
+        _faulty(losses),
+    ]
+    return [*found, *(_lesioned(values["ablations"]) if "ablations" in values else [])]
+
+
+def _apart(spoken: dict[str, Any], count: int) -> str:
+    clear = [setting.name for group in GROUPS.values() for setting in group if _is_clear(spoken[setting.name])]
+    names = ", ".join(dict.fromkeys(clear)) or "none"
+    return (
+        f"Word errors: settings that differ from {REFERENCE.name} beyond chance (95 % interval without 0): {names}. What the "
+        f"others change is smaller than {count} sentences can tell."
+    )
+
+
+def _is_clear(found: dict[str, Any]) -> bool:
+    _, low, high = found["more_than_reference"]
+    return bool(low > 0 or high < 0)
+
+
+def _against(spoken: dict[str, Any], name: str) -> str:
+    more = 100 * spoken[name]["more_than_reference"][0]
+    verdict = "beyond chance" if _is_clear(spoken[name]) else "within chance"
+    return (
+        f"{name} have {abs(more):.1f} points {'more' if more > 0 else 'fewer'} word errors than drawn ones, {verdict}."
+    )
+
+
+def _stretched(spoken: dict[str, Any]) -> str:
+    length = spoken["factor 0.8"]["length"] / spoken[REFERENCE.name]["length"]
+    verdict = "holds" if length < 0.76 else "does not hold"
+    return (
+        f"Duration factor: at 0.8 speech is {length:.2f} times as long. The paper's runaway (0.68, because the model goes on "
+        f"at the rate that it hears itself speak at) {verdict} here."
+    )
+
+
+def _ahead(losses: dict[str, dict[str, float]]) -> str:
+    names = [setting.name for setting in GROUPS["Look-ahead"]]
+    one, *more = (losses[name] for name in names)
+    best = min(more, key=lambda loss: loss["duration_ce"])
+    return (
+        f"Look-ahead: more text changes the duration cross entropy from {one['duration_ce']:.3f} to {best['duration_ce']:.3f} "
+        f"and the duration error from {one['duration_error']:.2f} to {best['duration_error']:.2f} speech tokens at best, most "
+        f"of it with the second token ({more[0]['duration_ce']:.3f}, {more[0]['duration_error']:.2f}); the token cross entropy "
+        f"moves by {max(abs(loss['token_ce'] - one['token_ce']) for loss in more):.3f}. As in the paper it is the rhythm "
+        "that gains."
+    )
+
+
+def _faulty(losses: dict[str, dict[str, float]]) -> str:
+    clean = losses[REFERENCE.name]["token_ce"]
+    random, masked = (losses[f"20% {fault}"]["token_ce"] - clean for fault in ("random", "masked"))
+    return (
+        f"Faults in the history: with 20 % of it replaced the token cross entropy rises by {random:.3f} nats (random) and "
+        f"{masked:.3f} (masked), of {clean:.3f}: the model leans on the text more than on what it said."
+    )
+
+
+def _lesioned(found: dict[str, dict[str, Any]]) -> list[str]:
+    full, *others = found.items()
+    return [
+        f"{name}: token cross entropy {one['token_ce'] - full[1]['token_ce']:+.3f} against the {full[0]}, duration error "
+        f"{one['duration_error'] - full[1]['duration_error']:+.2f} speech tokens, after {one['steps']:.0f} steps."
+        for name, one in others
+    ]
+
+
+def _row(name: str, found: dict[str, Any]) -> str:
+    more, low, high = (100 * value for value in found["more_than_reference"])
+    apart = "" if name == REFERENCE.name else f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
+    rate = f"{100 * found['rate']:.1f} % ({100 * found['low']:.1f}-{100 * found['high']:.1f})"
+    return f"| {name} | {rate} | {apart} | {found['length']:.2f} |"
+
+
+def _losses(found: dict[str, dict[str, Any]], title: str) -> list[str]:
+    head = [f"| {title} | token cross entropy | tokens right | duration cross entropy | duration error |"]
+    rows = [
+        f"| {name} | {one['token_ce']:.3f} | {100 * one['token_accuracy']:.1f} % | {one['duration_ce']:.3f} "
+        f"| {one['duration_error']:.2f} |"
+        for name, one in found.items()
+    ]
+    return [*head, "|---|---|---|---|---|", *rows]
+
+
+def _ablations(values: dict[str, Any]) -> list[str]:
+    found = values["ablations"]
+    steps = next(iter(found.values()))["steps"]
+    first = [
+        f"Small models trained from nothing for {steps:.0f} steps on the same batches, all alike but for one thing "
+        "(`configs/train/analysis.yaml`); losses as above at look-ahead 1.",
+        "",
+        *_losses(found, "model"),
+    ]
+    rows = [
+        f"| {name} | {one['cpu_minutes']:.1f} | {100 * one['words']['rate']:.0f} % "
+        f"({100 * one['words']['low']:.0f}-{100 * one['words']['high']:.0f}) |"
+        for name, one in found.items()
+    ]
+    return [
+        *first,
+        "",
+        "| model | CPU minutes of training | word error rate, greedy durations |",
+        "|---|---|---|",
+        *rows,
+    ]
