@@ -4,11 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = {"latency": "run", "tts": "text_to_token", "decoder": "decoder"}  # module in app/bench
+BENCHMARKS = {  # module in app/bench
+    "latency": "run",
+    "tts": "text_to_token",
+    "decoder": "decoder",
+    "soak": "soak",
+    "echo": "echo",
+    "web": "web",
+}
 
 
 def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
-    """`bench latency`, `bench tts`, `bench decoder`."""
+    """`bench latency`, `bench tts`, `bench decoder`, `bench soak`, `bench echo`, `bench web`."""
     bench = commands.add_parser("bench", help="measure latency and speed", description="Measure.")
     measured = bench.add_subparsers(dest="what", metavar="WHAT", required=True)
     latency = measured.add_parser(
@@ -103,3 +110,30 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     flow.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of the reply (default: 30)")
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
+    soak = measured.add_parser(
+        "soak",
+        parents=[common],
+        help="one long conversation: memory, what is left behind, latency at its start and end",
+        description="Hold one long conversation with the configured models on a clock that skips waiting and counts computing. "
+        "Exit code 1 when memory grows by 2 % after the first tenth, or a task or thread is left behind.",
+    )
+    soak.add_argument("--minutes", type=float, default=60.0, metavar="N", help="how long, about (default: 60)")
+    soak.add_argument("--report", type=Path, default=Path("build/bench/soak"), metavar="DIR")
+    echo = measured.add_parser(
+        "echo",
+        parents=[common],
+        help="its own voice in the microphone: self-triggered turns, word error rate of the user in double talk",
+        description="Let the assistant's own voice leak into the microphone through a synthetic room at several levels and "
+        "delays, with and without the user speaking over it. Exit code 1 when it takes itself for the user.",
+    )
+    echo.add_argument("--report", type=Path, default=Path("build/bench/echo"), metavar="DIR")
+    web = measured.add_parser(
+        "web",
+        parents=[common],
+        help="several people at once on the page's WebSocket",
+        description="Start `launch.py web` and let several people ask it spoken questions at the same time, over its "
+        "WebSocket at the pace of the audio, as the page does; counts underruns and measures voice-to-voice of each.",
+    )
+    web.add_argument("--sessions", type=int, default=4, metavar="N", help="people at once (default: 4)")
+    web.add_argument("--turns", type=int, default=6, metavar="N", help="questions of each (default: 6)")
+    web.add_argument("--report", type=Path, default=Path("build/bench/web"), metavar="DIR")
