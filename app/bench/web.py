@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,18 +91,30 @@ class Visitor:
         self.trouble: str | None = None
 
     async def visit(self, cases: Sequence[Case], wait_s: float) -> list[Answer]:
-        """Ask every question, the next a breath after the answer to the last."""
-        await self._send(
-            type="hello", page=self._name, session=None, capture_hz=HZ, output_hz=HZ, reply=None, received=0
-        )
+        """Ask every question, the next a breath after the answer to the last; fewer where the connection breaks."""
+        rates = {"capture_hz": HZ, "output_hz": HZ}
+        await self._send(type="hello", page=self._name, session=None, reply=None, received=0, **rates)
+        answers: list[Answer] = []
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in (self._listen(), self._microphone(), self._report())]
+            works = (self._listen(), self._microphone(), self._report())
+            tasks = [group.create_task(self._until_closed(work)) for work in works]
             await asyncio.sleep(wait_s)
-            answers = [await self._ask(case) for case in cases]
-            await self._send(type="bye")
+            for case in cases:
+                if self.trouble is None:
+                    answers.append(await self._ask(case))
+            await self._until_closed(self._send(type="bye"))
             for task in tasks:
                 task.cancel()
         return answers
+
+    async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await work
+        except ConnectionClosed as closed:
+            self.trouble = self.trouble or f"the connection broke: {closed}"
+            self._turn_over.set()
 
     async def _ask(self, case: Case) -> Answer:
         loop = asyncio.get_running_loop()
@@ -188,13 +200,14 @@ def questions(sessions: int, turns: int) -> Iterator[list[Case]]:
         yield [cases[(person * 5 + turn) % len(cases)] for turn in range(turns)]
 
 
-async def visit_all(port: int, sessions: int, turns: int) -> list[list[Answer]]:
-    """Everybody at once; the answers of each."""
+async def visit_all(port: int, sessions: int, turns: int) -> list[tuple[list[Answer], str | None]]:
+    """Everybody at once; the answers of each, and what went wrong."""
     from websockets.asyncio.client import connect
 
-    async def one(person: int, cases: list[Case]) -> list[Answer]:
+    async def one(person: int, cases: list[Case]) -> tuple[list[Answer], str | None]:
         async with connect(f"ws://127.0.0.1:{port}/talk/ws", compression=None, ping_timeout=None) as socket:
-            return await Visitor(socket, f"person {person}").visit(cases, person * APART_S)
+            visitor = Visitor(socket, f"person {person}")
+            return await visitor.visit(cases, person * APART_S), visitor.trouble
 
     return await asyncio.gather(*(one(*each) for each in enumerate(questions(sessions, turns))))
 
@@ -231,7 +244,8 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         people = await visit_all(port, options.sessions, options.turns)
         wall_s = time.perf_counter() - began
         return {
-            "people": [[asdict(answer) for answer in answers] for answers in people],
+            "people": [[asdict(answer) for answer in answers] for answers, _ in people],
+            "trouble": [trouble for _, trouble in people],
             "wall_s": wall_s,
             "server_cpu_s": _cpu_s(pid) - cpu,
             "server_peak_mib": _peak_mib(pid),
@@ -278,6 +292,7 @@ def page(values: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|",
             *rows,
             "",
+            *(f"Person {index + 1}: {trouble}\n" for index, trouble in enumerate(found["trouble"]) if trouble),
             f"{spoken:.0f} s of speech in {found['wall_s']:.0f} s; the server took {found['server_cpu_s']:.0f} s of CPU "
             f"({found['server_cpu_s'] / max(spoken, 1e-9):.2f} per spoken second) and {found['server_peak_mib']:.0f} MiB.",
             "",
@@ -286,7 +301,7 @@ def page(values: dict[str, Any]) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write the report, print it."""
+    """Measure, write the report, print it; 1 when somebody was cut off."""
     for name in ("sessions", "turns"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name} {getattr(options, name)}: give a number from 1 on.")
@@ -298,4 +313,4 @@ def run(options: argparse.Namespace) -> int:
     (options.report / "report.json").write_text(json.dumps(values) + "\n", encoding="utf-8")
     (options.report / "report.md").write_text(page(values), encoding="utf-8")
     sys.stdout.write(page(values))
-    return 0
+    return int(any(found["trouble"]))
