@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app import afresh
 from app.about import about
 from app.ask import Screen
 from app.assemble import Assistant, prepare_process
@@ -22,7 +23,7 @@ from app.live import LiveDevice
 from app.session import Session
 from app.trace import TurnTrace, write_json
 from app.turn_taking import State
-from audio_io.base import AudioDevice, DeviceError
+from audio_io.base import AudioDevice, DeviceError, DeviceLostError
 from audio_io.clock import LoopClock
 from audio_io.echo import echo_control
 from audio_io.file import write_wav
@@ -30,6 +31,7 @@ from audio_io.local import LocalDevice, list_devices, restart_audio
 from audio_io.mute import TypedDevice
 from audio_io.tape import Tape
 from configs.schema import AppConfig
+from llm.base import Message
 
 if TYPE_CHECKING:
     from app.terminal import TalkScreen
@@ -51,13 +53,16 @@ def run(options: argparse.Namespace) -> int:
         if value is not None
     ]
     config = configuration(options, extra)
+    earlier = afresh.carried_over()
     if not options.text:
+        if earlier is not None:
+            wait_for_device(config)
         with open_device(config):  # a missing microphone is told before the models are loaded
             echo_control(config.audio.echo)
     if options.record:
         options.record.mkdir(parents=True, exist_ok=True)
     prepare_process(config)
-    talk = Talk(config, options)
+    talk = Talk(config, options, earlier or [])
     try:
         asyncio.run(talk.run())
     except OSError as error:
@@ -67,7 +72,18 @@ def run(options: argparse.Namespace) -> int:
     finally:
         if options.record:
             talk.save(options.record)
+    if talk.lost is not None:
+        afresh.start(talk.lost)
     return 0
+
+
+def wait_for_device(config: AppConfig) -> None:
+    """Return when microphone and loudspeaker can be opened."""
+    while True:
+        with suppress(DeviceError), open_device(config):
+            return
+        time.sleep(RETRY_S)
+        restart_audio()
 
 
 def _silence() -> None:
@@ -117,8 +133,9 @@ class Leaving:
 class Talk:
     """One conversation; the device may go and come back in it."""
 
-    def __init__(self, config: AppConfig, options: argparse.Namespace) -> None:
-        self._config, self._options = config, options
+    def __init__(self, config: AppConfig, options: argparse.Namespace, earlier: list[Message]) -> None:
+        self._config, self._options, self._earlier = config, options, earlier
+        self.lost: list[Message] | None = None  # what was said, where only a new process can go on
         self._tape = Tape() if options.record else None
         self.turns: list[TurnTrace] = []
         self._session: Session | None = None
@@ -167,6 +184,11 @@ class Talk:
     async def _converse(self, assistant: Assistant) -> None:
         """Sessions on the device, a new one when it has come back; what was said before is kept."""
         conversation = assistant.new_conversation()
+        for message in self._earlier:
+            if message.role == "user":
+                conversation.add_user(message.content)
+            else:
+                conversation.add_assistant(message.content)
         with self._read_keys():
             while not self._stop.is_set():
                 try:
@@ -177,7 +199,13 @@ class Talk:
                         if self._screen:
                             self._screen.device = self._device
                         self._session = assistant.converse(self._device, self._notify, conversation)
+                        if isinstance(device, LocalDevice) and device.microphone:
+                            self._say(f"listening through {device.microphone.name!r}")
                         await self._until_stopped(self._session)
+                except DeviceLostError as error:
+                    self._say(f"{error} Starting afresh with what was said. Looking again every {RETRY_S:g} s.")
+                    self.lost = [message for message in conversation.messages() if message.role != "system"]
+                    return
                 except DeviceError as error:
                     self._say(f"{error} Looking again every {RETRY_S:g} s.")
                     with suppress(TimeoutError):
@@ -274,7 +302,7 @@ class Talk:
         task.add_done_callback(self._tasks.discard)
 
     def _notify(self, event: SessionEvent) -> None:
-        if isinstance(event, TurnDone):
+        if isinstance(event, TurnDone) and self._options.record:
             self.turns.append(event.trace)
         if self._screen:
             if isinstance(event, Failed):

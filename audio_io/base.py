@@ -19,6 +19,10 @@ class DeviceError(Exception):
     """An audio device is missing, busy or gone; the message says which and what to do."""
 
 
+class DeviceLostError(DeviceError):
+    """Sound is gone in a way from which only a new process recovers."""
+
+
 class AudioFileError(Exception):
     """A recording cannot be read or written; the message says which, why and what to do."""
 

@@ -1,6 +1,6 @@
 """Recordings instead of a microphone, an array instead of a loudspeaker, on one sample clock."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -20,10 +20,13 @@ class FileDevice:
     turned false), or for `patience_s` when no reply begins; then the next one begins, or the frames end.
     """
 
-    def __init__(self, clock: Clock, recordings: Sequence[np.ndarray], *, patience_s: float = 4.0) -> None:
+    def __init__(
+        self, clock: Clock, recordings: Iterable[np.ndarray], *, patience_s: float = 4.0, keeps: bool = True
+    ) -> None:
+        """`keeps` false: nothing is kept of what was said and played, for conversations without end."""
         self._clock = clock
         self._recordings = recordings  # float32 mono 16 kHz, (N,) each
-        self._patience_s = patience_s
+        self._patience_s, self._keeps = patience_s, keeps
         self.waiting_for_reply: Callable[[], bool] = lambda: False
         self._captured: list[tuple[int, np.ndarray]] = []  # first sample, recording
         self._played: list[tuple[int, np.ndarray]] = []  # first sample, chunk: everything heard or queued
@@ -49,7 +52,7 @@ class FileDevice:
         start = 0
         silent = np.zeros(FRAME_SAMPLES, np.float32)
         for recording in self._recordings:
-            self._captured.append((start, recording))
+            self._capture(start, recording)
             for samples in _split(recording):
                 yield await self._due(samples, start)
                 start += FRAME_SAMPLES
@@ -57,7 +60,7 @@ class FileDevice:
             while True:
                 if self._interjections and self._interjections[0][0] * CAPTURE_HZ <= start:
                     _, recording = self._interjections.pop(0)
-                    self._captured.append((start, recording))
+                    self._capture(start, recording)
                     for samples in _split(recording):
                         yield await self._due(samples, start)
                         start += FRAME_SAMPLES
@@ -81,6 +84,10 @@ class FileDevice:
         self._interjections.append((begins, samples))
         return begins
 
+    def _capture(self, start: int, recording: np.ndarray) -> None:
+        if self._keeps:
+            self._captured.append((start, recording))
+
     async def _due(self, samples: np.ndarray, start: int) -> AudioFrame:
         await self._clock.sleep_until((start + FRAME_SAMPLES) / CAPTURE_HZ)
         return AudioFrame(samples, start)
@@ -94,7 +101,8 @@ class FileDevice:
             self._underruns += 1
         begin = max(now, self._end)
         if len(samples):
-            self._played.append((begin, np.asarray(samples, np.float32)))
+            if self._keeps:
+                self._played.append((begin, np.asarray(samples, np.float32)))
             self._reply.append((begin, len(samples)))
             self._end = begin + len(samples)
         self._expecting = not last

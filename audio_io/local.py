@@ -18,6 +18,7 @@ from audio_io.base import (
     AudioFrame,
     Clock,
     DeviceError,
+    DeviceLostError,
     PlaybackReport,
 )
 from audio_io.echo import Reference, echo_control
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _CAPTURE_RING_S = 10.0
 _PLAYBACK_RING_S = 60.0
 _STALLED_S = 3.0
+_WARN_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +190,15 @@ class LocalDevice:
         self.close()
 
     def close(self) -> None:
-        """Stop both streams."""
-        for stream in self._streams:
-            stream.close()
+        """Stop both streams. Those of a JACK server that has ended are left as they are (see `_deserted`)."""
+        if not self._deserted():
+            for stream in self._streams:
+                stream.close()
         self._streams = []
+
+    def _deserted(self) -> bool:
+        """The JACK server has ended. PortAudio then hangs for ten minutes in closing a stream and aborts the process."""
+        return any(not (stream.active or stream.stopped) for stream in self._streams) and _is_jack(self.loudspeaker)
 
     def _on_input(self, samples: np.ndarray, frames: int, _time: object, _status: object) -> None:
         if self._clock.began is None:
@@ -203,7 +210,7 @@ class LocalDevice:
         self._played.write(out[:, 0])
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames as they come. Raises DeviceError when the microphone falls silent as a device."""
+        """Captured frames as they come. Raises DeviceError, DeviceLostError when the microphone falls silent as a device."""
         if self.microphone is None:
             await asyncio.Event().wait()  # until it is cancelled
             return
@@ -211,21 +218,23 @@ class LocalDevice:
         echo = echo_control(self._echo_kind, round(1000 * self._latency_s()))
         reference, to_reference = Reference(), StreamingResampler(self._output_hz, CAPTURE_HZ)
         waiting = np.zeros(0, np.float32)
-        start, lost, arrived = 0, 0, time.monotonic()
+        start, lost, arrived, warned = 0, 0, time.monotonic(), 0.0
         while True:
             while self._heard.available < len(block):
                 if time.monotonic() - arrived > _STALLED_S:
+                    if self._deserted():
+                        raise DeviceLostError("the JACK server of microphone and loudspeaker has ended.")
                     raise DeviceError(f"the microphone {self.microphone.name!r} delivers no sound; was it unplugged?")
                 missing_s = (len(block) - self._heard.available) / self._capture_hz
                 await asyncio.sleep(missing_s)
             arrived = time.monotonic()
             self._heard.read_into(block)
             if self._heard.overruns > lost:
-                log.warning(
-                    "%d samples of the microphone were lost: the machine is too busy", self._heard.overruns - lost
-                )
                 start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
                 lost = self._heard.overruns
+                if arrived - warned > _WARN_EVERY_S:
+                    log.warning("the machine is too busy: %d samples of the microphone were lost so far", lost)
+                    warned = arrived
             waiting = np.concatenate((waiting, self._to_session.push(block.copy())))
             played = np.zeros(self._played.available, np.float32)
             self._played.read_into(played)
@@ -295,6 +304,13 @@ class LocalDevice:
 
     def _latency_s(self) -> float:
         return float(self._streams[0].latency) if self._streams else 0.0
+
+
+def _is_jack(device: DeviceInfo) -> bool:
+    import sounddevice
+
+    host = sounddevice.query_devices(device.id)["hostapi"]
+    return str(sounddevice.query_hostapis(host)["name"]).startswith("JACK")
 
 
 def _rate(device: DeviceInfo, kind: str, wanted_hz: int) -> int:

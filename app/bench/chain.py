@@ -28,7 +28,8 @@ from tts.interleaved.decode import DecodeOptions as InterleavedOptions
 from tts.interleaved.decode import InterleavedDecoder
 from tts.interleaved.model import InterleavedLm
 from tts.precision import lower, resolve
-from tts.stream import StreamOptions, SyncSpeech, TextToToken, TokenDecoder
+from tts.stream import StreamOptions, SyncSpeech
+from tts.text_to_token import TextToToken, TokenDecoder
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions as TmtOptions
 from tts.tmt.decode import TmtDecoder

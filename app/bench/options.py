@@ -10,11 +10,14 @@ BENCHMARKS = {  # module in app/bench
     "decoder": "decoder",
     "gpu": "gpu",
     "analysis": "analysis",
+    "soak": "soak",
+    "echo": "echo",
+    "web": "web",
 }
 
 
 def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
-    """`bench latency`, `bench tts`, `bench decoder`, `bench gpu`, `bench analysis`."""
+    """`bench` and what it measures."""
     bench = commands.add_parser("bench", help="measure latency and speed", description="Measure.")
     measured = bench.add_subparsers(dest="what", metavar="WHAT", required=True)
     latency = measured.add_parser(
@@ -131,6 +134,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     flow.add_argument("--report", type=Path, default=Path("build/bench/decoder"), metavar="DIR")
     _add_gpu(measured, common)
     _add_analysis(measured, common)
+    _add_live(measured, common)
 
 
 def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
@@ -191,3 +195,34 @@ def _add_analysis(measured: Any, common: argparse.ArgumentParser) -> None:
         "--steps", type=int, metavar="N", help="of every ablation (default: as in the file; 0: no ablations)"
     )
     analysis.add_argument("--report", type=Path, default=Path("build/bench/analysis"), metavar="DIR")
+
+
+def _add_live(measured: Any, common: argparse.ArgumentParser) -> None:
+    """`bench soak`, `bench echo`, `bench web`."""
+    soak = measured.add_parser(
+        "soak",
+        parents=[common],
+        help="one long conversation: memory, what is left behind, latency at its start and end",
+        description="Hold one long conversation with the configured models on a clock that skips waiting and counts computing. "
+        "Exit code 1 when memory grows by 2 % after the first tenth, or a task or thread is left behind.",
+    )
+    soak.add_argument("--minutes", type=float, default=60.0, metavar="N", help="how long, about (default: 60)")
+    soak.add_argument("--report", type=Path, default=Path("build/bench/soak"), metavar="DIR")
+    echo = measured.add_parser(
+        "echo",
+        parents=[common],
+        help="its own voice in the microphone: self-triggered turns, word error rate of the user in double talk",
+        description="Let the assistant's own voice leak into the microphone through a synthetic room at several levels and "
+        "delays, with and without the user speaking over it. Exit code 1 when it takes itself for the user.",
+    )
+    echo.add_argument("--report", type=Path, default=Path("build/bench/echo"), metavar="DIR")
+    web = measured.add_parser(
+        "web",
+        parents=[common],
+        help="several people at once on the page's WebSocket",
+        description="Start `launch.py web` and let several people ask it spoken questions at the same time, over its "
+        "WebSocket at the pace of the audio, as the page does; counts underruns and measures voice-to-voice of each.",
+    )
+    web.add_argument("--sessions", type=int, default=4, metavar="N", help="people at once (default: 4)")
+    web.add_argument("--turns", type=int, default=6, metavar="N", help="questions of each (default: 6)")
+    web.add_argument("--report", type=Path, default=Path("build/bench/web"), metavar="DIR")

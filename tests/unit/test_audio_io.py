@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_io import file as file_module
-from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
+from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError, DeviceLostError
 from audio_io.clock import LoopClock
 from audio_io.file import WavWriter, read_audio, write_wav
 from audio_io.file_device import FileDevice
@@ -398,7 +398,7 @@ def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
     """PortAudio replaced by hand-driven callbacks; the loudspeaker takes only 48 kHz."""
 
     class Stream:
-        latency = 0.0
+        latency, active, stopped = 0.0, True, False
 
         def __init__(self, **options):
             self.options = options
@@ -453,5 +453,44 @@ def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
             local.play(np.full(2_400, 0.5, np.float32), last=True)
             speaker["callback"](out, 2_400, None, None)
             assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
+
+    asyncio.run(main())
+
+
+def test_the_streams_of_a_jack_server_that_has_ended_are_left_alone(monkeypatch):
+    """PortAudio hangs and then aborts where one closes them."""
+    closed = []
+
+    class Stream:
+        latency, active, stopped = 0.0, True, False
+
+        def __init__(self, **options): ...
+
+        def start(self): ...
+
+        def close(self):
+            closed.append(self)
+
+    device = {"name": "system", "max_input_channels": 1, "max_output_channels": 1, "default_samplerate": 16_000.0}
+    portaudio = types.SimpleNamespace(
+        InputStream=Stream, OutputStream=Stream, PortAudioError=RuntimeError, check_output_settings=lambda **_: None,
+        check_input_settings=lambda **_: None, default=types.SimpleNamespace(device=(0, 0)),
+        query_devices=lambda number=None: [device] if number is None else {**device, "hostapi": 1},
+        query_hostapis=lambda number: {"name": ("ALSA", "JACK Audio Connection Kit")[number]},
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "sounddevice", portaudio)
+    monkeypatch.setattr("audio_io.local._STALLED_S", 0.05)
+
+    async def main() -> None:
+        with LocalDevice():
+            pass
+        assert len(closed) == 2
+        with pytest.raises(DeviceError, match="delivers no sound"), LocalDevice() as local:
+            await anext(local.frames())
+        assert len(closed) == 4
+        Stream.active = False
+        with pytest.raises(DeviceLostError, match="the JACK server"), LocalDevice() as local:
+            await anext(local.frames())
+        assert len(closed) == 4
 
     asyncio.run(main())
