@@ -30,7 +30,7 @@ _CLOSINGS = (
     "please",
 )
 _HESITATIONS = _words("uh um er erm hmm well")
-_WHOLE = -0.2  # log-odds from which the words are taken for all: 5 % cut-offs in the development part of `bench pauses`
+_WHOLE = -0.2  # log-odds from which the words are taken for all: chosen on paraphrases spoken with pauses
 
 
 @dataclass(frozen=True, kw_only=True)
