@@ -233,6 +233,7 @@ class Assistant:
                 duck_gain=config.audio.duck_gain,
                 duck_fade_ms=config.audio.duck_fade_ms,
                 backchannel=frozenset(config.asr.endpoint.backchannel),
+                aside_s=config.asr.endpoint.aside_ms / 1000,
                 speculation=config.asr.endpoint.speculation,
                 apology=self._apology(),
             ),

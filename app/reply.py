@@ -20,6 +20,7 @@ class SessionOptions:
     duck_gain: float
     duck_fade_ms: float
     backchannel: frozenset[str]  # words over a reply that do not interrupt it
+    aside_s: float = 0.0  # a voice over a reply that is no longer is judged when it ends
     speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
     apology: tuple[TextToken, ...] = ()  # said when the recogniser or the language model fails
 

@@ -86,7 +86,7 @@ class Session:
         self._tts_worker = tts_worker
         self._options = options
         self._notify = notify
-        self.turns = TurnTaking(options.backchannel)
+        self.turns = TurnTaking(options.backchannel, options.aside_s)
         self._turn = 0
         self._voice_at = 0.0  # when the user's voice was last noticed, seconds on the clock
         self._running: RunningReply | None = None

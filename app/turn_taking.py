@@ -6,13 +6,16 @@
 
 A pause after words that may be all of the turn lets the reply be prepared; the end of the turn decides what becomes of it.
 A voice over the reply ducks it at once, and silences it when it lasts. Recognised words interrupt it; a cough or a
-back-channel word does not, and the reply comes back to its level.
+back-channel word does not, and the reply comes back to its level. While the voice is so short that it may be one of those, its
+words are not trusted until it ends: recognisers read "uh-huh" as whatever is near.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import (
     Event,
     FinalTranscript,
@@ -147,6 +150,14 @@ class Apologise:
     reason: str
 
 
+_HUM = re.compile(r"h?[aeiou]+h?[mn]*")  # no consonant that takes a tongue or lips to begin with
+
+
+def _is_hum(words: Sequence[str]) -> bool:
+    """True for "uh hi", "oh", "a", "i": what is made of "uh-huh" by recognisers. "hey", "who" and "oh no" are meant."""
+    return bool(words) and words[0][0] in "aeiou" and all(_HUM.fullmatch(word) for word in words)
+
+
 Happening = Event | ReplyStarted | ReplyEnded | StopSpeaking | Typed | Asked | NotHeard
 Action = (
     Listen
@@ -176,14 +187,16 @@ class _Voice(IntEnum):
 class TurnTaking:
     """The state of the conversation and its transitions."""
 
-    def __init__(self, backchannel: frozenset[str] = frozenset()) -> None:
-        """`backchannel`: words that, over a reply, are no turn."""
+    def __init__(self, backchannel: frozenset[str] = frozenset(), aside_s: float = 0.0) -> None:
+        """`backchannel`: words that, over a reply, are no turn; `aside_s`: a voice so short may be one, however it is read."""
         self._backchannel = backchannel
+        self._aside_s = aside_s
         self.state = State.LISTENING
         self.interruptible = True  # a voice over a reply may stop it
         self.replies = True  # of itself, to every turn
         self._voice = _Voice.NONE
         self._yielded = _Voice.NONE  # to which the reply has given way
+        self._began: int | None = None  # first sample of the voice since the last turn
 
     def on(self, happening: Happening) -> list[Action]:
         """Take one happening, change state, and return what is to be done, in order."""
@@ -197,20 +210,24 @@ class TurnTaking:
             case VoiceLost():
                 self._voice = _Voice.NONE
                 return self._resume()
-            case SpeechStarted():
+            case SpeechStarted(at=at):
+                self._began = at if self._began is None else self._began
                 return self._voice_began()
-            case PartialTranscript(text=text):
-                return [*self._take_floor(), ShowPartial(text)] if text and not self._is_aside(text) else []
-            case SpeechEnded(text=text, complete=complete):
+            case PartialTranscript(text=text, at=at):
+                early = self._replying and self._is_short(at)
+                return [] if early or not text or self._is_aside(text, at) else self._show(text)
+            case SpeechEnded(at=at, text=text, complete=complete):
                 self._voice = _Voice.NONE
-                if self._is_aside(text):
+                if self._is_aside(text, at):
                     return self._resume()
-                return [Prepare(text)] if complete and self.replies and self.state is State.USER_SPEAKING else []
-            case FinalTranscript(text=text):
+                shown = self._show(text) if self._replying else []
+                prepared = complete and self.replies and self.state is State.USER_SPEAKING
+                return [*shown, Prepare(text)] if prepared else shown
+            case FinalTranscript(text=text, speech_end=at):
                 self._voice = _Voice.NONE
-                if self._is_aside(text):
-                    return self._resume()
-                return self._turn_over(happening)
+                aside = self._is_aside(text, at)
+                self._began = None
+                return self._resume() if aside else self._turn_over(happening)
             case Typed(transcript):
                 return self._turn_over(transcript)
             case Asked(instructions):
@@ -228,7 +245,7 @@ class TurnTaking:
                 self._silent(State.LISTENING)
                 return [Interrupt()]
             case NotHeard(reason):
-                self._voice = _Voice.NONE
+                self._voice, self._began = _Voice.NONE, None
                 if self.state is not State.USER_SPEAKING:
                     return self._resume()
                 self.state = State.THINKING
@@ -242,12 +259,22 @@ class TurnTaking:
     def _replying(self) -> bool:
         return self.state in (State.THINKING, State.BOT_SPEAKING)
 
-    def _is_aside(self, text: str) -> bool:
-        """True for what leaves a running reply alone: no words, back-channel words, any words if it is not to be stopped."""
-        aside = not self.interruptible or all(
-            word in self._backchannel for word in re.findall(r"[\w'-]+", text.lower())
-        )
-        return self._replying and aside
+    def _is_short(self, at: int) -> bool:
+        """The voice that lasts, or lasted, until this sample may be a cough or a back-channel word."""
+        return self._began is not None and 0 <= at - self._began < self._aside_s * CAPTURE_HZ
+
+    def _is_aside(self, text: str, at: int) -> bool:
+        """True for what leaves a running reply alone: no words, back-channel words or, if short, what sounds like a hum.
+
+        Any words if it is not to be stopped. `at`: the last sample of the voice.
+        """
+        words = re.findall(r"[\w'-]+", text.lower())
+        if not self._replying:
+            return False
+        return not self.interruptible or set(words) <= self._backchannel or (self._is_short(at) and _is_hum(words))
+
+    def _show(self, text: str) -> list[Action]:
+        return [*self._take_floor(), ShowPartial(text)]
 
     def _voice_began(self) -> list[Action]:
         self._voice = _Voice.HEARD

@@ -50,7 +50,7 @@ class PartialTranscript:
 
     text: str
     stable_chars: int
-    at: int  # capture position up to which it was made
+    at: int  # end of the voice that it was made from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

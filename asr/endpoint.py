@@ -30,7 +30,7 @@ _CLOSINGS = (
     "please",
 )
 _HESITATIONS = _words("uh um er erm hmm well")
-_SURE, _PERHAPS = 0.3, 0.0  # log-odds from which the words are taken for all, and may be all
+_WHOLE = -0.2  # log-odds from which the words are taken for all: chosen on paraphrases spoken with pauses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,7 @@ class Endpoint:
             return self.incomplete_silence_ms
         if not self.judge.knows(text):
             return self.min_silence_ms
-        odds = self.judge(text)
-        if odds >= _SURE:
-            return self.complete_silence_ms
-        return self.min_silence_ms if odds >= _PERHAPS else self.incomplete_silence_ms
+        return self.complete_silence_ms if self.judge(text) >= _WHOLE else self.incomplete_silence_ms
 
     def calls_for_more(self, text: str) -> bool:
         """True after a trailing "and", "the", "uh", ...; "where are you from" is no such case."""

@@ -256,7 +256,8 @@ class TurnStream:
             return []
         stable = _common_words(turn.text, text)
         turn.text = text
-        return [PartialTranscript(text=text, stable_chars=stable, at=self._clock)]
+        at = turn.pause_begin if turn.in_pause else self._last_voiced
+        return [PartialTranscript(text=text, stable_chars=stable, at=at)]
 
     def _read(self) -> str:
         """The final pass over the turn so far."""

@@ -1,4 +1,5 @@
-"""Are these words all that the user wants to say? A logistic regression on the first and the last of them.
+"""Are these words all that the user wants to say? A logistic regression on the first and the last of them, and on their shape:
+the words that carry no meaning of their own, with the others only hinted at. The shape tells of phrasings never seen before.
 
 Weights and what they were learned from: `assets/turn_end`. Made by `asr/training/turn_end.py`.
 """
@@ -15,6 +16,17 @@ _NUMBERS = frozenset(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety".split()
 )
+_FUNCTION = frozenset(
+    "a an the this that these those my your his her its our their some any every each no another other one "
+    "i you he she it we they me him us them who whom whose which what when where why how "
+    "is are was were am be been being do does did have has had having can could will would shall should may might must "
+    "let lets of in on at to from by with for about into over under after before between through during without up down "
+    "out off than as like and or but so because if then while although not please just only very too really also still "
+    "yet there here now today tomorrow yesterday more most many much few less least tell say know think want need make "
+    "give get go take see i'm you're it's that's what's i'd i'll i've don't doesn't isn't can't uh um er".split()
+)
+_ENDINGS = ("ing", "ed", "ly", "est", "er", "s")  # by which the other words are told apart
+_STEM = 2  # letters before an ending, at least one more
 _MANY = 9  # words from which it does not matter how many there are
 
 
@@ -29,8 +41,10 @@ class TurnEnd:
         return self._bias + sum(self._weights.get(name, 0.0) for name in features(text.split()))
 
     def knows(self, text: str) -> bool:
-        """False when it has seen none of the words: it is another language, or gibberish."""
-        return any(name in self._weights for name in features(text.split()) if not name.startswith("count "))
+        """False when it knows none of the words: it is another language, or gibberish."""
+        words = text.split()
+        own = (name for name in features(words) if not name.startswith(("count ", "shape ")))
+        return not _FUNCTION.isdisjoint(words) or any(name in self._weights for name in own)
 
 
 @cache
@@ -49,6 +63,8 @@ def features(words: Sequence[str]) -> list[str]:
     shown = ["<number>" if word in _NUMBERS else word for word in words]
     third, second, last = ["<s>", "<s>", *shown][-3:]
     first, following = [*shown, "</s>"][:2]
+    d, c, b, a = ["<s>", "<s>", "<s>", *map(_shape, shown)][-4:]
+    begin, then = [*map(_shape, shown), "</s>"][:2]
     return [
         f"1 {last}",
         f"2 {second} {last}",
@@ -59,5 +75,17 @@ def features(words: Sequence[str]) -> list[str]:
         f"first {first}",
         f"first {first} {following}",
         f"ends {first} {last}",
+        f"shape {b} {a}",
+        f"shape {c} {b} {a}",
+        f"shape {d} {c} {b} {a}",
+        f"shape {begin} .. {a}",
+        f"shape {begin} {then} .. {b} {a}",
         *dict.fromkeys(f"has {word}" for word in shown[:-1]),
     ]
+
+
+def _shape(word: str) -> str:
+    """A word that only joins others as it is, any other by its ending."""
+    if word in _FUNCTION or word == "<number>":
+        return word
+    return next(("-" + end for end in _ENDINGS if word.endswith(end) and len(word) > len(end) + _STEM), "*")

@@ -51,7 +51,7 @@ class EndpointConfig:
     """When the user's turn is over."""
 
     complete_silence_ms: int = knob(300, "silence after words that are probably all")
-    min_silence_ms: int = knob(650, "silence after words that may be all, or that are not known")
+    min_silence_ms: int = knob(650, "silence where no word is known: another language, or gibberish")
     incomplete_silence_ms: int = knob(900, "silence after words that call for more ('what is the', 'tell me', 'uh')")
     speculation: Literal["none", "llm", "tts"] = knob(
         "tts",
@@ -80,6 +80,10 @@ class EndpointConfig:
             "wow",
         ),
         "words over a reply that do not interrupt it, alone or one after another",
+    )
+    aside_ms: int = knob(
+        800,
+        "a voice over a reply is taken for words that interrupt it when it lasts longer, or when it ends; 0: at once",
     )
     max_turn_s: float = knob(30.0, "longest turn; a longer one is answered as far as it was recognised")
 

@@ -6,6 +6,8 @@ from typing import Any
 
 BENCHMARKS = {  # module in app/bench
     "latency": "run",
+    "pauses": "turn_ends",
+    "asides": "asides",
     "tts": "text_to_token",
     "decoder": "decoder",
     "gpu": "gpu",
@@ -32,7 +34,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         "  bench latency                                 the same at the pace of a conversation: the figures to publish\n"
         "  bench latency --virtual --simulate llm_first_token_ms=80,llm_token_ms=25 --sweep tts.feeding=token,sentence\n"
         "                                                what waiting for sentences costs with a slower model\n"
-        "  bench latency --virtual --sweep tts.backend=syncspeech,interleaved\n"
+        "  bench latency --virtual --compare configs/tiny.yaml configs/interleaved.yaml configs/vadusa.yaml\n"
         "  bench latency --virtual --baseline build/bench/latency/report.json --report build/bench/now\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,7 +63,7 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     against = latency.add_argument_group("comparisons (the first assistant is the reference)")
     against.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A.yaml", "B.yaml"), help="two configurations, alternately"
+        "--compare", nargs="+", type=Path, metavar="A.yaml", help="two or more configurations, alternately"
     )
     against.add_argument(
         "--sweep", metavar="section.key=v1,v2,...", help="one setting with several values, alternately"
@@ -85,6 +87,32 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where everything is written (default: build/bench/latency)",
     )
+    ends = measured.add_parser(
+        "pauses",
+        parents=[common],
+        help="the recogniser alone: is a user who pauses let finish, and how long does he wait at the end",
+        description="Let the recogniser listen to questions with a pause of 0.3 to 0.8 s inside (made with flite and "
+        "espeak-ng) and count the turns that it takes for over too early; writes report.md and report.json. Nothing is "
+        "timed: any machine gets the same. The whole assistant: bench latency --cases pauses.",
+    )
+    ends.add_argument(
+        "--part",
+        choices=("held-out", "development"),
+        default="held-out",
+        help="which questions and voices: those that are reported (default), or those that the assistant is improved on",
+    )
+    ends.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
+    ends.add_argument("--report", type=Path, default=Path("build/bench/pauses"), metavar="DIR")
+    over = measured.add_parser(
+        "asides",
+        parents=[common],
+        help="short sounds over a reply: does an uh-huh leave it alone, does a stop silence it",
+        description="Let recogniser and turn taking hear short words over a reply, made with flite and espeak-ng in several "
+        "voices and levels, and count what stops it; writes report.md and report.json. Nothing is timed: any machine gets "
+        "the same.",
+    )
+    over.add_argument("--part", choices=("held-out", "development"), default="held-out", help="which voices")
+    over.add_argument("--report", type=Path, default=Path("build/bench/asides"), metavar="DIR")
     speech = measured.add_parser(
         "tts",
         parents=[common],

@@ -1,8 +1,13 @@
 """Spoken questions with a pause within a clause: is the user let finish? Made when they are asked for, from fixed seeds.
 
-The texts are the held-out questions of `app/small`, which no model was trained on. Each is spoken in one breath and broken
-where a draw says, between any two words that no comma or stop divides.
+No model was trained on the texts. Each is spoken in one breath and broken where a draw says, between any two words that no
+comma or stop divides. There are two parts, which share no text and no voice: what the assistant is improved on
+("development") and what is reported ("held-out").
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,48 +16,78 @@ from asr.units import normalise
 from audio_io.resample import resample
 from configs.schema import ConfigError
 
+if TYPE_CHECKING:
+    from app.small.voices import Voice
+
 NAME = "pauses"  # in `--cases`
-DRAWS = 2  # of each question: another break, another length, another voice
+HELD_OUT, DEVELOPMENT = PARTS = ("held-out", "development")
 SHORTEST_S, LONGEST_S = 0.3, 0.8
-VOICES = ("slt", "rms", "awb", "kal16", "en-us+m1 p55", "en-us+f2 p60", "en-us+m3 p30", "en-us+f4 p45")
 _FEWEST_WORDS = 4
 _FADE_S = 0.005
 
 
-def questions_with_pauses() -> list[Case]:
-    """The cases. Raises ConfigError where flite or espeak-ng is missing."""
-    from app.small.corpus import held_out_questions
-    from app.small.synth import SAMPLE_RATE, SynthesizerError
-    from app.small.voices import Speaker, training_voices
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What is said, and by whom."""
 
-    voices = {voice.name: voice for voice in training_voices()}
+    questions: Sequence[tuple[str, str, tuple[tuple[str, ...], ...]]]  # name, text, keywords of the answer
+    voices: Sequence["Voice"]
+    draws: int  # of each question: another break, another length, another voice
+    seed: int
+
+
+def questions_with_pauses(part: str = HELD_OUT) -> list[Case]:
+    """The cases. Raises ConfigError where flite or espeak-ng is missing."""
+    from app.small.synth import SAMPLE_RATE, SynthesizerError
+    from app.small.voices import Speaker
+
     try:
         speaker = Speaker()
     except SynthesizerError as error:
-        raise ConfigError(f"--cases {NAME}: {error}.") from error
+        raise ConfigError(f"questions with pauses cannot be spoken: {error}.") from error
+    chosen = _held_out() if part == HELD_OUT else _development()
     found = []
-    for index, question in enumerate(held_out_questions()):
-        words = question["text"].split()
+    for index, (name, text, keywords) in enumerate(chosen.questions):
+        words = text.split()
         if len(words) < _FEWEST_WORDS:
             continue
-        for draw in range(DRAWS):
-            rng = np.random.default_rng((index, draw))
+        for draw in range(chosen.draws):
+            rng = np.random.default_rng((index, draw, chosen.seed))
+            voice = chosen.voices[int(rng.integers(len(chosen.voices)))]
             place = int(rng.choice([i for i in range(1, len(words)) if words[i - 1][-1] not in ".,!?;:"]))
-            speech = speaker.speak(question["text"], voices[VOICES[(index + draw * 3) % len(VOICES)]])
+            speech = speaker.speak(text, voice)
             at = (speech.words[place - 1][2] + speech.words[place][1]) / 2
             samples = resample(speech.samples, SAMPLE_RATE, CLIP_HZ)
-            found.append(
-                _broken(
-                    f"{question['id']}.{draw + 1}",
-                    question["text"],
-                    tuple(map(tuple, question["keywords"])),
-                    samples,
-                    round(at * CLIP_HZ),
-                    float(rng.uniform(SHORTEST_S, LONGEST_S)),
-                    rng,
-                )
-            )
+            pause_s = float(rng.uniform(SHORTEST_S, LONGEST_S))
+            found.append(_broken(f"{name}.{draw + 1}", text, keywords, samples, round(at * CLIP_HZ), pause_s, rng))
     return found
+
+
+def _held_out() -> _Part:
+    """The 40 held-out questions, by two voices of flite's and the twelve of espeak-ng's that no model was trained on."""
+    from app.small.corpus import held_out_questions
+    from app.small.voices import held_out_voices
+
+    questions = [(q["id"], q["text"], tuple(map(tuple, q["keywords"]))) for q in held_out_questions()]
+    return _Part(questions=questions, voices=(*_flite("rms", "kal16") * 2, *held_out_voices()), draws=2, seed=2)
+
+
+def _development() -> _Part:
+    """The held-out paraphrases, by flite's other two voices and those of espeak-ng's that the models were trained on."""
+    from app.small.voices import training_voices
+    from llm.training.score import HELD_OUT as PARAPHRASES
+    from llm.training.score import read_questions
+
+    said = [question.turns[-1] for question in read_questions(PARAPHRASES)]
+    questions = [(f"p{index:03d}", f"{text[0].upper()}{text[1:]}?", ()) for index, text in enumerate(said)]
+    espeak = [voice for voice in training_voices() if voice.engine == "espeak"]
+    return _Part(questions=questions, voices=(*_flite("slt", "awb") * (len(espeak) // 8), *espeak), draws=1, seed=1)
+
+
+def _flite(*names: str) -> tuple["Voice", ...]:
+    from app.small.voices import training_voices
+
+    return tuple(voice for voice in training_voices() if voice.name in names)
 
 
 def _broken(

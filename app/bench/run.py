@@ -206,16 +206,9 @@ def judge_speech(bench: Bench, results: Sequence[Results]) -> None:
 def assistants(options: argparse.Namespace) -> list[Variant]:
     """Which assistants a command line asks for. Raises ConfigError."""
     if options.compare and (options.sweep or options.config):
-        raise ConfigError("--compare names both configurations: it goes with neither --sweep nor --config.")
+        raise ConfigError("--compare names all configurations: it goes with neither --sweep nor --config.")
     if options.compare:
-        first, second = options.compare
-        names = [first.stem, second.stem] if first.stem != second.stem else [str(first), str(second)]
-        if names[0] == names[1]:
-            raise ConfigError(f"--compare {first} {second}: the same file twice; to see the noise use --repeats.")
-        return [
-            Variant(name=name, config=load(path, options.settings))
-            for name, path in zip(names, (first, second), strict=True)
-        ]
+        return compared(options.compare, options.settings)
     if options.sweep:
         key, equals, listed = options.sweep.partition("=")
         chosen = list(dict.fromkeys(value for value in listed.split(",") if value))
@@ -226,6 +219,17 @@ def assistants(options: argparse.Namespace) -> list[Variant]:
             Variant(name=f"{key}={value}", config=load(file, [*options.settings, f"{key}={value}"])) for value in chosen
         ]
     return [Variant(name=(options.config or default_config()).stem, config=configuration(options))]
+
+
+def compared(paths: Sequence[Path], settings: Sequence[str]) -> list[Variant]:
+    """One assistant per configuration file, the reference first. Raises ConfigError."""
+    told = " ".join(map(str, paths))
+    if len(paths) < 2:
+        raise ConfigError(f"--compare {told}: name at least two configuration files.")
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"--compare {told}: the same file twice; to see the noise use --repeats.")
+    short = len({path.stem for path in paths}) == len(paths)
+    return [Variant(name=path.stem if short else str(path), config=load(path, settings)) for path in paths]
 
 
 def report_values(bench: Bench, results: Sequence[Results], chosen: Sequence[Case], name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from app.bench.acoustic import Span
 from app.worker import P, R, Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted, SpeechSustained
 from configs.schema import ConfigError
 from llm.base import Message, TextToken
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, TwoPass
@@ -32,7 +32,7 @@ class Delays:
 
     end_of_turn_ms: float = 300.0  # recogniser: silence until the turn is over
     asr_ms: float = 30.0  # recogniser: final pass
-    partial_ms: float = 500.0  # recogniser: voice until its first words are known (barge-in)
+    partial_ms: float = 500.0  # recogniser: voice until it silences a reply and its first words are known
     llm_first_token_ms: float = 80.0
     llm_token_ms: float = 25.0  # between tokens
     text_to_token_ms: float = 8.0  # speech: one step, one text token
@@ -152,6 +152,7 @@ class SimulatedRecognizer:
             partial = first + _sample(self._delays.partial_ms / 1000)
             self._script.append((first + _sample(STARTED_MS / 1000), SpeechStarted(at=first)))
             if text and partial < decided:
+                self._script.append((partial, SpeechSustained(at=partial)))
                 self._script.append((partial, PartialTranscript(text=text, stable_chars=0, at=partial)))
             self._script.append(
                 (min(decided, last + _sample(0.16)), SpeechEnded(at=last, text=text, complete=bool(text)))

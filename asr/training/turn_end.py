@@ -1,6 +1,7 @@
 """Learns where a turn ends: whole sentences against their own beginnings, by logistic regression."""
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,10 @@ from asr.turn_end import features
 from asr.units import normalise
 
 _STOPS = re.compile(r"[.,!?;:]$")
+_MISHEARD = 0.2  # share of the words that are replaced by others
 _RAREST = 3  # times a feature is seen at least
 _KEPT = 6000  # features, those of the largest weights; then these are learned again
-_STRENGTH = 2.0  # of the pull towards zero
+_STRENGTH = 5.0  # of the pull towards zero
 _ITERATIONS = 120
 
 
@@ -27,16 +29,25 @@ class Example:
     whole: bool
 
 
-def examples(sentences: Iterable[str]) -> list[Example]:
-    """Every sentence whole, and cut after each word that no comma or stop follows."""
+def examples(sentences: Iterable[str], seed: int = 0) -> list[Example]:
+    """Every different sentence whole, and cut after each word that no comma or stop follows; each as it is, and misheard.
+
+    There some words are replaced by any others, so that the judge hangs on no single one: the recogniser errs, and people
+    say what no grammar has.
+    """
+    different = list(dict.fromkeys(sentences))
+    counts = Counter(word for sentence in different for word in normalise(sentence).split())
+    others = [word for word, count in counts.items() if count > 1]
+    rng = random.Random(seed)
     found = []
-    for sentence in sentences:
+    for sentence in different:
         parts = sentence.split()
         for count in range(1, len(parts) + 1):
             words = normalise(" ".join(parts[:count])).split()
             whole = count == len(parts)
             if words and (whole or not _STOPS.search(parts[count - 1])):
-                found.append(Example(tuple(features(words)), whole))
+                heard = [rng.choice(others) if others and rng.random() < _MISHEARD else word for word in words]
+                found += [Example(tuple(features(shown)), whole) for shown in (words, heard)]
     return found
 
 

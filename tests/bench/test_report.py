@@ -142,6 +142,7 @@ def test_two_configurations_and_several_conversations_at_once(tmp_path):
         ("--cases", "."),
         ("--baseline", "/no/such/report.json"),
         ("--baseline", "README.md"),
+        ("--compare", "configs/tiny.yaml"),
         ("--compare", "configs/tiny.yaml", "configs/tiny.yaml"),
         ("--compare", "configs/tiny.yaml", "a.yaml", "--sweep", "tts.feeding=token,sentence"),
     ],

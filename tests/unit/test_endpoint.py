@@ -40,6 +40,8 @@ def test_finished_words_end_the_turn_soon(text):
         "i would like to know",
         "what is seven",
         "tell me",
+        "okay i have",
+        "hey it's lovely",
     ],
     ids=str,
 )
@@ -62,8 +64,17 @@ def test_the_judge_learns_what_ends_a_sentence_and_not_what_a_comma_parts():
     assert judge.knows("what is rome")
     assert not judge.knows("qwertyuiop")
     found = examples(["hello, how are you"])
-    assert [example.whole for example in found] == [False, False, True]
-    assert found[0].names != found[1].names
+    assert [example.whole for example in found] == [False] * 4 + [True] * 2
+    assert found[0].names != found[2].names
+
+
+def test_every_sentence_is_learned_as_it_is_and_with_some_of_its_words_misheard():
+    found = examples([f"tell me about {thing} and {thing}" for thing in ("rome", "mars", "rain", "tea")])
+    said, heard = found[::2], found[1::2]
+    assert [example.whole for example in said] == [example.whole for example in heard]
+    changed = [a.names != b.names for a, b in zip(said, heard, strict=True)]
+    assert 0.2 < sum(changed) / len(changed) < 0.9
+    assert found == examples([f"tell me about {thing} and {thing}" for thing in ("rome", "mars", "rain", "tea")])
 
 
 def test_capitals_and_punctuation_do_not_count():

@@ -74,12 +74,67 @@ def test_a_pause_after_words_that_may_be_all_prepares_the_reply_until_the_voice_
     assert turns.on(final("what is the time")) == [Reply(final("what is the time"))]
 
 
-def test_nothing_is_prepared_while_a_reply_runs():
+def test_words_that_a_pause_reveals_interrupt_the_reply_and_the_next_is_prepared():
     turns = TurnTaking()
     turns.on(final("tell me a story"))
-    assert turns.on(SpeechEnded(at=5, text="stop", complete=True)) == []
     turns.on(ReplyStarted())
-    assert turns.on(SpeechEnded(at=6, text="stop", complete=True)) == []
+    heard = turns.on(SpeechEnded(at=6, text="stop", complete=True))
+    assert heard == [Interrupt(), Listen(), ShowPartial("stop"), Prepare("stop")]
+
+
+BACKCHANNEL = frozenset({"yeah", "mhm"})
+
+
+def speaking(aside_s=0.8):
+    """A reply runs, and the user's voice begins over it at sample 16 000."""
+    turns = TurnTaking(BACKCHANNEL, aside_s)
+    turns.on(final("tell me a story"))
+    turns.on(ReplyStarted())
+    assert turns.on(SpeechStarted(at=16_000)) == [Duck()]
+    return turns
+
+
+def partial_at(text, at):
+    return PartialTranscript(text=text, stable_chars=0, at=at)
+
+
+def final_at(text, at):
+    return FinalTranscript(text=text, speech_start=16_000, speech_end=at, decided_at=at + 9000, compute_ms=0.0)
+
+
+@pytest.mark.parametrize("text", ["uh hi", "oh", "a", "ah um", "mhm"])
+def test_what_sounds_like_a_hum_is_an_aside_if_it_is_short(text):
+    turns = speaking()
+    assert turns.on(partial_at("at", 24_000)) == []  # too early to trust
+    assert turns.on(SpeechEnded(at=25_000, text=text, complete=True)) == [Resume()]
+    assert turns.on(final_at(text, 25_000)) == []
+    assert turns.state is State.BOT_SPEAKING
+
+
+@pytest.mark.parametrize("text", ["no", "stop", "hey", "who", "oh no", "i'm"])
+def test_short_words_that_are_none_interrupt_when_they_end(text):
+    turns = speaking()
+    assert turns.on(partial_at(text, 24_000)) == []
+    assert turns.on(SpeechEnded(at=25_000, text=text)) == [Interrupt(), Listen(), ShowPartial(text)]
+    assert turns.on(final(text)) == [Reply(final(text))]
+
+
+def test_a_voice_that_lasts_interrupts_with_its_first_words_and_a_hum_in_it_too():
+    turns = speaking()
+    assert turns.on(partial_at("oh i", 16_000 + 12_800)) == [Interrupt(), Listen(), ShowPartial("oh i")]
+    turns = speaking(aside_s=0.0)
+    assert turns.on(partial_at("uh hi", 17_000)) == [Interrupt(), Listen(), ShowPartial("uh hi")]
+
+
+def test_how_long_a_voice_lasts_is_counted_from_the_first_of_its_turn():
+    turns = speaking()
+    assert turns.on(SpeechEnded(at=20_000, text="uh")) == [Resume()]
+    assert turns.on(SpeechStarted(at=27_000)) == [Duck()]
+    assert turns.on(partial_at("uh i", 30_000)) == [Interrupt(), Listen(), ShowPartial("uh i")]
+    turns = speaking()
+    turns.on(final_at("uh", 20_000))
+    turns.on(SpeechStarted(at=64_000))
+    assert turns.on(partial_at("uh i", 67_000)) == []
 
 
 @pytest.mark.parametrize("started", [True, False])
@@ -106,9 +161,6 @@ def test_a_key_stops_the_reply_and_nothing_else(started):
     assert turns.on(StopSpeaking()) == [Interrupt()]
     assert turns.state is State.LISTENING
     assert turns.on(StopSpeaking()) == []
-
-
-BACKCHANNEL = frozenset({"yeah", "mhm"})
 
 
 @pytest.mark.parametrize("text", ["", "yeah", "mhm yeah"])
@@ -232,11 +284,10 @@ def happenings():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(happenings(), max_size=30))
-def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(script):
-    turns, replying, ducked, silent = TurnTaking(BACKCHANNEL), False, False, False
+@given(st.lists(happenings(), max_size=30), st.sampled_from([0.0, 0.8]))
+def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(script, aside_s):
+    turns, replying, ducked, silent = TurnTaking(BACKCHANNEL, aside_s), False, False, False
     for happening in script:
-        before = turns.state
         if isinstance(happening, ReplyEnded):
             replying = ducked = silent = False
         for action in turns.on(happening):
@@ -260,7 +311,7 @@ def test_whatever_happens_there_is_one_reply_at_a_time_and_it_is_ducked_once(scr
                     assert ducked
                     ducked = silent = False
                 case Prepare():
-                    assert before is State.USER_SPEAKING
+                    assert turns.state is State.USER_SPEAKING
         assert replying is (turns.state in (State.THINKING, State.BOT_SPEAKING))
         if isinstance(happening, SpeechEnded):
             assert not ducked or happening.text in ("stop", "yeah stop")
