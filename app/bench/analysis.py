@@ -6,6 +6,7 @@ run goes on.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -186,25 +187,27 @@ def run(options: argparse.Namespace) -> int:
     check(options, places)
     prepare_process(config)
     torch.set_num_threads(config.runtime.num_threads)
-    options.report.mkdir(parents=True, exist_ok=True)
     everything = held_out_speech(places, max(options.sentences, NUM_LOSSES))
     sentences = everything[: options.sentences]
     model = Tmt.load(tts.ASSETS / "tmt")
+    made_by = hashlib.sha256((tts.ASSETS / "tmt" / "model.safetensors").read_bytes()).hexdigest()[:8]
+    kept = options.report / f"of_{made_by}"  # other weights begin anew
+    kept.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
         "about": about(
             config,
             judge=JUDGE,
             sentences_of_losses=len(everything),
             threads=config.runtime.num_threads,
-            weights="bundled temporal masked transformer, decoder and vocoder",
+            weights=f"bundled temporal masked transformer ({made_by}), decoder and vocoder",
             steps=plan.loop.steps if options.steps is None else options.steps,
         ),
-        "losses": losses(model, everything, options.report),
+        "losses": losses(model, everything, kept),
     }
     with Listening(config) as listening:
         for count in range(min(ROUND, len(sentences)), len(sentences) + ROUND, ROUND):
             some = sentences[:count]
-            values["spoken"] = figures(listen_to_settings(model, Memory(options.report / "heard", some), listening))
+            values["spoken"] = figures(listen_to_settings(model, Memory(kept / "heard", some), listening))
             values["about"] |= {"sentences": len(some), "words": sum(len(one.text.split()) for one in some)}
             write(options.report, values)
         if options.steps != 0:

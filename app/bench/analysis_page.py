@@ -4,6 +4,8 @@ from typing import Any
 
 from app.bench.spoken_settings import GROUPS, REFERENCE
 
+FEW = 20  # sentences
+
 
 def page(values: dict[str, Any]) -> str:
     """The report for people, as far as there are figures."""
@@ -33,8 +35,8 @@ def page(values: dict[str, Any]) -> str:
         "",
         *_losses(values["losses"], "setting"),
     ]
-    if "ablations" in values:
-        lines += ["", "## Ablations", "", *_ablations(values)]
+    told = _ablations(values) if "ablations" in values else ["Not trained in this run (`--steps 0`)."]
+    lines += ["", "## Ablations", "", *told]
     return "\n".join([*lines, ""])
 
 
@@ -58,6 +60,7 @@ def _apart(spoken: dict[str, Any], count: int) -> str:
     return (
         f"Word errors: settings that differ from {REFERENCE.name} beyond chance (95 % interval without 0): {names}. What the "
         f"others change is smaller than {count} sentences can tell."
+        + (" With so few the intervals themselves are rough: trust the losses below." if count < FEW else "")
     )
 
 
@@ -101,7 +104,7 @@ def _faulty(losses: dict[str, dict[str, float]]) -> str:
     random, masked = (losses[f"20% {fault}"]["token_ce"] - clean for fault in ("random", "masked"))
     return (
         f"Faults in the history: with 20 % of it replaced the token cross entropy rises by {random:.3f} nats (random) and "
-        f"{masked:.3f} (masked), of {clean:.3f}: the model leans on the text more than on what it said."
+        f"{masked:.3f} (masked), of {clean:.3f}: little of what it predicts hangs on what exactly was said before."
     )
 
 
