@@ -10,6 +10,7 @@ _BLOCK = CAPTURE_HZ // 100  # WebRTC works in blocks of 10 ms
 _MAX_LEAD = CAPTURE_HZ // 5  # samples that the reference may be ahead of the microphone before it is pulled back
 _AUDIBLE = 1e-3  # amplitude from which the reference counts as sound
 _TAIL_S = 0.25  # how long a room answers
+_LEARNING_S = 1.5  # audible sound that a canceller must have heard before its output can be trusted
 
 
 class EchoControl(Protocol):
@@ -21,7 +22,10 @@ class EchoControl(Protocol):
 
 
 class WebRtcEchoControl:
-    """WebRTC's AEC3. Raises DeviceError when its package is missing."""
+    """WebRTC's AEC3. Raises DeviceError when its package is missing.
+
+    Until it has learned the room, it lets words of the first reply through: over that first moment of sound it is deaf.
+    """
 
     def __init__(self, delay_ms: int = 0) -> None:
         """`delay_ms`: from a sample's way into the loudspeaker's queue to its echo in the microphone, as far as known."""
@@ -33,6 +37,7 @@ class WebRtcEchoControl:
                 "--set audio.echo=half_duplex (you cannot interrupt then), or off with headphones."
             ) from error
         self._canceller: Any = pywebrtc_audio.EchoCanceller(CAPTURE_HZ, 1, delay_ms)
+        self._learning, self._deaf = round(_LEARNING_S * CAPTURE_HZ), HalfDuplex()
 
     def process(self, near: np.ndarray, far: np.ndarray) -> np.ndarray:
         """See `EchoControl.process`."""
@@ -40,7 +45,12 @@ class WebRtcEchoControl:
             self._canceller.process(near[start : start + _BLOCK], far[start : start + _BLOCK])
             for start in range(0, len(near), _BLOCK)
         ]
-        return np.concatenate(blocks).astype(np.float32)
+        clean = np.concatenate(blocks).astype(np.float32)
+        if self._learning <= 0:
+            return clean
+        if np.abs(far).max(initial=0.0) > _AUDIBLE:
+            self._learning -= len(near)
+        return self._deaf.process(clean, far)
 
 
 class HalfDuplex:

@@ -50,6 +50,14 @@ def test_the_assistants_own_voice_is_taken_out_of_the_microphone(delay_ms, leak)
     assert power_db(near[3 * CAPTURE_HZ :]) - power_db(out[3 * CAPTURE_HZ :]) > 35
 
 
+def test_the_canceller_is_deaf_until_it_has_heard_its_own_voice_for_a_while():
+    near = speech(6.0)  # no echo at all
+    far = 0.1 * np.random.default_rng(0).standard_normal(len(near)).astype(np.float32)
+    out = cleaned("webrtc", near, far)
+    assert not out[: round(1.4 * CAPTURE_HZ)].any()
+    assert power_db(out[2 * CAPTURE_HZ :]) > power_db(near[2 * CAPTURE_HZ :]) - 30
+
+
 def test_the_users_voice_comes_through():
     near = speech(4.0)
     out = cleaned("webrtc", near, np.zeros_like(near))
