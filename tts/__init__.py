@@ -161,9 +161,8 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         )
         return pacing.begin(model, options, prompt, two_pass)
 
-    def read_prompt(reference: "Reference", tokens: "np.ndarray", text: str) -> PreparedPrompt | None:
-        prompt = reader.read(reference, tokens, text)
-        return None if prompt is None else PreparedPrompt(model, prompt)
+    def read_prompt(reference: "Reference", tokens: "np.ndarray", text: str) -> PreparedPrompt:
+        return PreparedPrompt(model, reader.read(reference, tokens, text))
 
     made = TextToToken(
         vocabulary_id=model.config.vocabulary_id,

@@ -51,8 +51,8 @@ class PromptReader:
         """Loaded for the first prompt. Raises CheckpointError."""
         return SphinxAligner() if self._aligner_name == SPHINX else CtcAligner.load(Path(self._aligner_name))
 
-    def read(self, reference: Reference, tokens: np.ndarray, text: str) -> Prompt | None:
-        """The prompt; None, with a line in the log, where text and recording cannot be aligned.
+    def read(self, reference: Reference, tokens: np.ndarray, text: str) -> Prompt:
+        """The prompt; without its text, with a line in the log, where text and recording cannot be aligned.
 
         The text is the spoken form of `text`, written as a sentence: its end is what the pause behind it belongs to.
         """
@@ -72,8 +72,8 @@ class PromptReader:
                 max_unmatched=_MAX_UNMATCHED,
             )
         except MisalignedError as error:
-            log.warning("the voice's text %r is left out, only its sound is taken: %s.", text, error)
-            return None
+            log.warning("the voice's text %r is left out, only its speech is gone on from: %s.", text, error)
+            return Prompt((), np.zeros(0, np.int64), tokens)
         return Prompt(tuple(word.id for word in words), durations, tokens)
 
 

@@ -169,9 +169,8 @@ class SyncSpeech:
     ) -> "SyncSpeechStream":
         """Begin an utterance; see `tts.base.Synthesizer.stream`."""
         options, voice = self._options, voice or self._default
-        text = SpokenStream(
-            self._vocabulary.encode, share_ids=share_ids, language=options.language, later=voice.prompt is not None
-        )
+        later = voice.prompt is not None and voice.prompt.has_text
+        text = SpokenStream(self._vocabulary.encode, share_ids=share_ids, language=options.language, later=later)
         return SyncSpeechStream(
             text=text,
             decoder=self._begin(speed, lookahead, voice.prompt, two_pass),

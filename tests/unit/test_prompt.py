@@ -11,6 +11,9 @@ from audio_io.file import read_audio
 from tts.base import CheckpointError
 from tts.prompt import PromptReader, sentence
 from tts.text import SpokenStream
+from tts.tmt.decode import DecodeOptions, TmtDecoder
+from tts.tmt.model import Tmt
+from tts.tmt.prompt import PreparedPrompt
 from tts.training.durations import MisalignedError
 from tts.training.sphinx import SphinxAligner
 from tts.vocabulary import TextVocabulary
@@ -73,13 +76,30 @@ def test_a_prompt_is_the_spoken_form_with_the_speech_of_each_token() -> None:
 
 
 @pytest.mark.parametrize("text", ["Good evening, how have you been since yesterday?", "Zyzzyva.", "***"])
-def test_what_cannot_be_aligned_does_not_enter_and_is_told_in_one_line(caplog, text) -> None:
+def test_what_cannot_be_aligned_enters_without_its_text_and_is_told_in_one_line(caplog, text) -> None:
     reference = read_reference(SAMPLE_QUESTION)
     tokens = np.zeros(len(reference.samples) // 960, np.int64)
     with caplog.at_level(logging.WARNING):
-        assert reader().read(reference, tokens, text) is None
+        prompt = reader().read(reference, tokens, text)
     assert len(caplog.messages) == 1
-    assert "only its sound is taken" in caplog.messages[0]
+    assert "only its speech is gone on from" in caplog.messages[0]
+    assert prompt.ids == ()
+    assert prompt.tokens is tokens
+    model = Tmt.load(tts.ASSETS / "tmt")
+    prepared = PreparedPrompt(model, prompt)
+    assert not prepared.has_text
+    spoken = []
+    for state in (None, prepared.state(DecodeOptions(top_k=1)), prepared.state(DecodeOptions(top_k=1))):
+        decoder = TmtDecoder(model, DecodeOptions(top_k=1), state)
+        for token, _ in TextVocabulary(VOCABULARY).encode("Good evening."):
+            decoder.push(token)
+        decoder.finish()
+        blocks = []
+        while (block := decoder.step()) is not None:
+            assert block.text_token == len(blocks)
+            blocks.append(block.tokens.tolist())
+        spoken.append(blocks)
+    assert spoken[1] == spoken[2] != spoken[0]
 
 
 def test_an_aligner_that_is_not_there_is_told(tmp_path) -> None:

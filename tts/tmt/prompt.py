@@ -11,11 +11,11 @@ from tts.tmt.state import TmtState
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a reference recording says, and when."""
+    """What a reference recording says, and when; or its speech alone, which the model has learnt to go on from too."""
 
-    ids: tuple[int, ...]  # text tokens, (k,)
+    ids: tuple[int, ...]  # text tokens, (k,); none: nobody knows what is said
     durations: np.ndarray  # int64 (k,) speech tokens of each
-    tokens: np.ndarray  # int64 (T,) speech tokens, T = durations.sum()
+    tokens: np.ndarray  # int64 (T,) speech tokens, T = durations.sum() where there is text
 
     @property
     def blocks(self) -> list[np.ndarray]:
@@ -30,6 +30,11 @@ class PreparedPrompt:
         self._model, self._prompt = model, prompt
         self._states: dict[DecodeOptions, TmtState] = {}
 
+    @property
+    def has_text(self) -> bool:
+        """Whether what follows is a later sentence."""
+        return bool(self._prompt.ids)
+
     def state(self, options: DecodeOptions) -> TmtState:
         """A state behind the prompt, to go on from. What a block sees, and so the cache, depends on the look-ahead.
 
@@ -38,6 +43,9 @@ class PreparedPrompt:
         options = replace(options, durations=None, speed=1.0)  # the prompt's durations are its own
         if options not in self._states:
             decoder = TmtDecoder(self._model, options)
-            decoder.prime(self._prompt.ids, self._prompt.blocks)
+            if self.has_text:
+                decoder.prime(self._prompt.ids, self._prompt.blocks)
+            else:
+                decoder.prompt(self._prompt.tokens)
             self._states[options] = decoder.state
         return self._states[options].clone()
