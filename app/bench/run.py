@@ -19,6 +19,7 @@ from app.assemble import prepare_process
 from app.bench import baseline, cases, metrics, page, pauses, simulate, summary, words
 from app.bench.acoustic import listen
 from app.bench.cases import Case
+from app.bench.gpu_time import GpuTime, gpu_busy
 from app.bench.parts import Loader, Parts, Variant
 from app.bench.simulate import Simulation
 from app.bench.summary import Results
@@ -71,8 +72,11 @@ class Bench:
             for place, found in enumerate(results):
                 repeat, batch = batches[(step + APART * place) % len(batches)]
                 parts, cpu_s = self.parts[found.variant.name], time.process_time()
-                talks = await asyncio.gather(*(hold(parts, case) for case in batch))
+                with GpuTime(gpu_busy()) as gpu:
+                    talks = await asyncio.gather(*(hold(parts, case) for case in batch))
                 found.cpu_s.append(time.process_time() - cpu_s)
+                if gpu.seconds is not None:
+                    found.gpu_s.append(gpu.seconds)
                 for talk in talks:
                     self._keep(talk, found, repeat)
                     bar.update()

@@ -66,6 +66,7 @@ class Results:
     manners: list[Manners] = field(default_factory=list)
     words: dict[str, Any] = field(default_factory=dict)  # "reply" and "say": spoken word error rates
     cpu_s: list[float] = field(default_factory=list)  # of the process, for each batch of conversations
+    gpu_s: list[float] = field(default_factory=list)  # the same of the GPU; empty without one
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # turn -> its recording and marks
     replies: list[tuple[str, np.ndarray]] = field(default_factory=list)  # text and samples of those played to the end
 
@@ -231,6 +232,16 @@ def _effort(results: Results, simulation: Simulation) -> list[Row | None]:
                 title="CPU seconds of the process per spoken second, listening included",
                 text=f"{cpu:.2f}",
                 values={"value": cpu},
+            )
+        )
+    if spoken and results.gpu_s:
+        gpu = sum(results.gpu_s) / spoken
+        found.append(
+            Row(
+                key="gpu",
+                title="seconds in which the GPU ran a kernel (sampled) per spoken second, listening included",
+                text=f"{gpu:.2f}",
+                values={"value": gpu},
             )
         )
     return found
