@@ -19,13 +19,11 @@ MOST_REFINEMENTS = 3  # passes after the first one
 class DecodeOptions:
     """How to decode one utterance."""
 
-    lookahead: int | None = (
-        None  # text tokens beyond those being spoken that are waited for; None = the model's default
-    )
+    # text tokens beyond those being spoken that are waited for; None = the model's default
+    lookahead: int | None = None
     opportunistic: bool = False  # read all text that has arrived, as far ahead as the model has learnt to look
-    text_per_step: int = (
-        1  # most text tokens spoken in one step where text is ahead; beyond 1 reads as `opportunistic` does
-    )
+    # most text tokens spoken in one step where text is ahead; beyond 1 all that has arrived is read
+    text_per_step: int = 1
     refinements: int = 0  # further passes over a step's speech tokens, each with the surest so far shown
     top_k: int = 3  # durations are drawn from the k most likely; 1 = greedy
     speed: float = 1.0  # > 1 speaks faster

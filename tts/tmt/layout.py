@@ -119,9 +119,8 @@ def num_spoken(number: int, read: int, there: int, length: int, lookahead: int, 
         lookahead, text_per_step: as for `ahead`.
     """
     complete = there > length
-    known = (
-        min(read, length) if number > 1 else min(there, length)
-    )  # the first step's durations have a pass of their own
+    # the first step's durations have a pass of their own, behind all that is there
+    known = min(read if number > 1 else there, length)
     furthest = min(number + text_per_step - 1, known, length if complete else there - lookahead)
     return max(furthest - number, 0) + 1
 
