@@ -7,7 +7,7 @@ from typing import Literal
 from app.events import SessionEvent
 from app.trace import DecoderChunkMark, SpeechStepMark, TextTokenMark, TurnTrace
 from llm.base import Message, TextToken
-from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
+from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,14 @@ class RunningReply:
             SpeechStepMark(
                 text_token=step.text_token,
                 num_speech_tokens=step.num_speech_tokens,
+                num_samples=step.num_samples,
                 capped=step.capped,
                 token_end=step.token_end,
                 synth_ms=step.synth_ms,
                 at=at,
             )
         )
-        return sum(mark.num_speech_tokens for mark in steps) * SAMPLES_PER_TOKEN
+        return sum(mark.num_samples for mark in steps)
 
     def queued(self, chunk: PcmChunk, made: float, plays_at: float) -> float:
         """A chunk was handed to the device; returns when its last sample is over."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from configs.schema import AppConfig, ConfigError
-from tts.base import TOKEN_HZ, SpeechStep
+from tts.base import SAMPLE_RATE, SpeechStep
 
 SUFFIXES = (".json", ".vtt")
 _SHORTEST_CUE_S = 0.001  # WebVTT wants a cue to end after its start
@@ -29,13 +29,13 @@ class Timeline:
 
     def __init__(self) -> None:
         self.tokens: list[Timed] = []
-        self._num_speech_tokens = 0
+        self._num_samples = 0
 
     def add(self, step: SpeechStep) -> None:
-        """The next step; what is muted of it does not count as speech."""
-        start = self._num_speech_tokens / TOKEN_HZ + step.muted_s
-        self._num_speech_tokens += step.num_speech_tokens
-        self.tokens.append(Timed(step.text, round(start, 3), round(self._num_speech_tokens / TOKEN_HZ, 3)))
+        """The next step."""
+        start = self._num_samples / SAMPLE_RATE
+        self._num_samples += step.num_samples
+        self.tokens.append(Timed(step.text, round(start, 3), round(self._num_samples / SAMPLE_RATE, 3)))
 
     def words(self) -> list[Timed]:
         """The words that the tokens make up."""

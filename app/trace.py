@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tts.base import SAMPLES_PER_TOKEN
-
 AUDIBLE = 10 ** (-50 / 20)  # amplitude from which a sample of the assistant counts as audible: -50 dBFS
 
 STAGES = ("end_of_turn_s", "asr_s", "llm_first_token_s", "text_to_token_s", "decoder_s", "output_s")
@@ -35,6 +33,7 @@ class SpeechStepMark:
 
     text_token: int
     num_speech_tokens: int
+    num_samples: int  # that are played of them (24 kHz)
     capped: bool = False
     token_end: int
     synth_ms: float
@@ -120,7 +119,7 @@ class TurnTrace:
         """The reply's text up to the last language model token whose speech was played whole (samples at 24 kHz)."""
         total, tokens = 0, 0
         for step in self.marks.speech_steps:
-            total += step.num_speech_tokens * SAMPLES_PER_TOKEN
+            total += step.num_samples
             if total > played_samples:
                 break
             tokens = step.token_end

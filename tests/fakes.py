@@ -137,6 +137,7 @@ class ScriptedSpeech:
             return SpeechStep(
                 text_token=self._spoken - 1,
                 num_speech_tokens=self._per_token,
+                num_samples=self._per_token * SAMPLES_PER_TOKEN,
                 token_end=self._spoken,
                 synth_ms=5.0,
             )

@@ -10,6 +10,7 @@ SAMPLE_RATE = 24_000
 TOKEN_HZ = 25  # speech tokens per second
 MEL_HZ = 50  # mel frames per second
 SAMPLES_PER_TOKEN = SAMPLE_RATE // TOKEN_HZ
+LEFT_OUT = SAMPLE_RATE // 20  # samples of an utterance's beginning: networks tick when they begin, speech begins later
 
 
 class SynthesisError(Exception):
@@ -41,11 +42,11 @@ class SpeechStep:
 
     text_token: int  # index within the utterance of the last text token voiced by then; -1: none
     num_speech_tokens: int
+    num_samples: int  # of these speech tokens that are played; the very beginning of an utterance is left out
     token_end: int  # how many language model tokens are fully voiced once these speech tokens were played
     synth_ms: float
     capped: bool = False  # cut to the longest duration that the model can say
     text: str = ""  # spoken form of the text tokens voiced since the step before
-    muted_s: float = 0.0  # of this speech, silenced at its beginning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

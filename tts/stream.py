@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from tts.base import (
+    LEFT_OUT,
     SAMPLE_RATE,
     SAMPLES_PER_TOKEN,
-    TOKEN_HZ,
     CheckpointError,
     PcmChunk,
     SpeechStep,
@@ -34,7 +34,7 @@ from tts.voice import Voice, VoiceEncoder, read_reference
 from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
-MUTED_S, FADE_IN_S = 0.05, 0.02
+FADE_IN_S = 0.02
 SILENT_MEL = float(np.log(1e-5))  # log mel of digital silence
 WARM_UP_TEXT = "Hello, this is a warm-up."
 
@@ -234,18 +234,23 @@ def primed(vocoder: Vocoder, seed: int) -> VocoderState:
 
 
 def faded_in(samples: np.ndarray, start: int) -> np.ndarray:
-    """Samples (N,) from position `start` of an utterance, its very beginning muted: networks tick when they begin.
+    """Samples (N,) from position `start` of what is played of an utterance.
 
-    Speech begins 80 ms after the start of what the models were trained on, so nothing of it is lost.
+    Speech begins 80 ms after the start of what the models were trained on, so neither the fade nor what is left out
+    before it takes anything of it.
     """
-    position = start + np.arange(len(samples))
-    gain = np.clip((position / SAMPLE_RATE - MUTED_S) / FADE_IN_S, 0.0, 1.0)
+    gain = np.clip((start + np.arange(len(samples))) / (SAMPLE_RATE * FADE_IN_S), 0.0, 1.0)
     return (samples * gain).astype(np.float32)
 
 
 def lead_samples(vocoder: Vocoder) -> int:
-    """Samples of the priming silence that come out with the first frames of the utterance."""
-    return vocoder.config.lookahead_frames * vocoder.config.frame if vocoder.config.causal else 0
+    """Samples before the first one that is played: the rest of the priming silence, and what is left out."""
+    return LEFT_OUT + (vocoder.config.lookahead_frames * vocoder.config.frame if vocoder.config.causal else 0)
+
+
+def played(num_speech_tokens: int) -> int:
+    """Samples that are played of an utterance's first speech tokens."""
+    return max(0, num_speech_tokens * SAMPLES_PER_TOKEN - LEFT_OUT)
 
 
 class SyncSpeechStream:
@@ -266,7 +271,7 @@ class SyncSpeechStream:
         self._device = next(flow.parameters()).device
         self._flow_state, self._timbre = flow_state, timbre
         self._vocoder_state = vocoder_state
-        self._lead = lead_samples(vocoder)  # samples that still belong to the silence before the utterance
+        self._lead = lead_samples(vocoder)  # samples that are still to be left out
         self._ends = VoicedTokens()
         self._texts: deque[str] = deque()  # of the text tokens that are not voiced yet
         self._num_voiced = 0  # text tokens
@@ -310,18 +315,18 @@ class SyncSpeechStream:
         if block is not None:
             self._waiting.extend(block.tokens.tolist())
             self._undecoded += len(block.tokens)
-            begin_s, length_s = self._ends.num_speech_tokens / TOKEN_HZ, len(block.tokens) / TOKEN_HZ
+            played_before = played(self._ends.num_speech_tokens)
             text = "".join(self._texts.popleft() for _ in range(block.text_token + 1 - self._num_voiced))
             self._num_voiced = max(self._num_voiced, block.text_token + 1)
             self._ends.add(block.text_token, len(block.tokens))
             return SpeechStep(
                 text_token=block.text_token,
                 num_speech_tokens=len(block.tokens),
+                num_samples=played(self._ends.num_speech_tokens) - played_before,
                 token_end=self._ends.at(self._ends.num_speech_tokens, self._finished),
                 synth_ms=1000 * (time.perf_counter() - began),
                 text=text,
                 capped=block.capped,
-                muted_s=min(max(MUTED_S - begin_s, 0.0), length_s),
             )
         if self._finished and (self._decoder.done or not self._ends.owners):
             return self._decode(began, last=True)
@@ -348,7 +353,7 @@ class SyncSpeechStream:
         self.done = last
         return PcmChunk(
             samples=samples,
-            token_end=self._ends.at(self._made_samples // SAMPLES_PER_TOKEN, last),
+            token_end=self._ends.at((self._made_samples + LEFT_OUT) // SAMPLES_PER_TOKEN, last),
             num_speech_tokens=num_tokens - self._undecoded,
             synth_ms=1000 * (time.perf_counter() - began),
             last=last,

@@ -225,7 +225,7 @@ def voice(chain: Chain, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def firsts(chain: Chain, repeats: int) -> dict[str, float]:
-    """From the second text token, the others at hand, to the first chunk of sound, in ms; and what is muted before it."""
+    """From the second text token, the others at hand, to the first chunk of sound, in ms; and the silence at its beginning."""
     texts = [text for _, text in chain.synthesizer.tokenize(TEXT)]
     computed, silent = [], []
     for _ in range(repeats):

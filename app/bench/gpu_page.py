@@ -55,7 +55,7 @@ def _voice(values: Mapping[str, Any]) -> list[str]:
         "| voice | |",
         "|---|---|",
         f"| second text token to the first chunk with sound, text at hand, P50 / P95 | {_pair(voice['alone'])} ms |",
-        f"| silence that the listener hears before it (the muted start) | {voice['alone']['silence_ms']:.0f} ms |",
+        f"| silence that the listener hears before it | {voice['alone']['silence_ms']:.0f} ms |",
         f"| the same beside a language model at {voice['busy_tokens_per_s']:.0f} tokens per second | {_pair(voice['busy'])} ms |",
         f"| later by | {100 * voice['later_by']:.0f} % |",
         f"| real-time factor of the whole synthesis, {voice['spoken_s']:.0f} s, one stream | {voice['rtf']:.3f} |",

@@ -11,7 +11,7 @@ from app.bench.acoustic import Heard, Span
 from app.bench.cases import CLIP_HZ, Case
 from app.bench.talk import Conversation
 from app.trace import AUDIBLE, TurnTrace
-from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from tts.base import SAMPLE_RATE
 
 STAGES = (
     "end_of_turn",
@@ -306,7 +306,7 @@ def heard_words_off(talk: Conversation, heard: Heard) -> int | None:
     left = round((spans[-1].end - begins) * SAMPLE_RATE)
     tokens = 0
     for step in trace.marks.speech_steps:
-        left -= step.num_speech_tokens * SAMPLES_PER_TOKEN
+        left -= step.num_samples
         if left < 0:
             break
         tokens = step.token_end

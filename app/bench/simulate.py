@@ -292,6 +292,7 @@ class SimulatedSpeech:
             return SpeechStep(
                 text_token=self._spoken - 1,
                 num_speech_tokens=self._per_token,
+                num_samples=self._per_token * SAMPLES_PER_TOKEN,
                 token_end=self._spoken,
                 synth_ms=self._delays.text_to_token_ms,
             )

@@ -32,7 +32,6 @@ def test_the_small_chain_is_measured_from_end_to_end(backend, tmp_path, capsys):
     assert values["stages"].keys() == values["launches"].keys()
     voice, turns = values["voice"], values["conversations"]["2"]
     assert voice["busy_tokens_per_s"] > 0
-    assert voice["alone"]["silence_ms"] >= 50  # the muted start
     assert voice["spoken_s"] > 1
     assert turns["turns"] == 2
     assert turns["voice_to_voice_ms"]["p50"] == pytest.approx(300 + turns["decision_to_audible_ms"]["p50"])
@@ -124,7 +123,7 @@ class Voice:
         if self.spoken < self.given:
             self.spoken += 1
             time.sleep(0.003)
-            return SpeechStep(text_token=0, num_speech_tokens=1, token_end=0, synth_ms=3.0)
+            return SpeechStep(text_token=0, num_speech_tokens=1, num_samples=960, token_end=0, synth_ms=3.0)
         if not self.finished or self.done:
             return None
         self.done = True

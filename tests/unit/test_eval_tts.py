@@ -71,7 +71,8 @@ def test_the_language_is_that_of_most_texts(tmp_path):
 
 def test_latencies_follow_the_steps():
     steps = [
-        SpeechStep(text_token=i, num_speech_tokens=n, token_end=0, synth_ms=10.0) for i, n in enumerate((6, 6, 6, 6))
+        SpeechStep(text_token=i, num_speech_tokens=n, num_samples=960 * n, token_end=0, synth_ms=10.0)
+        for i, n in enumerate((6, 6, 6, 6))
     ]
     said = evaluate.Spoken(np.zeros(24_000, np.float32), steps, 0.05, 0.2)
     found = evaluate.timing(said, cli.load(None))

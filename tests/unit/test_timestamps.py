@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from app.timestamps import Timed, Timeline, group, to_json, to_vtt, writing
 from configs.schema import ConfigError
 from tests.fakes import ScriptedSpeech
-from tts.base import SpeechStep
+from tts.base import SAMPLES_PER_TOKEN, SpeechStep
 from tts.feeding import SentenceStream
 
 
-def step(text: str, count: int, muted_s: float = 0.0) -> SpeechStep:
-    return SpeechStep(text_token=0, num_speech_tokens=count, token_end=0, synth_ms=1.0, text=text, muted_s=muted_s)
+def step(text: str, count: int, left_out: int = 0) -> SpeechStep:
+    samples = count * SAMPLES_PER_TOKEN - left_out
+    return SpeechStep(text_token=0, num_speech_tokens=count, num_samples=samples, token_end=0, synth_ms=1.0, text=text)
 
 
 def timeline(*tokens: tuple[str, int]) -> Timeline:
@@ -56,11 +57,11 @@ def test_words_cover_the_letters_in_order(tokens):
         assert any(word.start <= start and end <= word.end and text.strip() in word.text for word in words)
 
 
-def test_what_is_muted_is_not_part_of_a_word():
+def test_what_is_left_out_takes_no_time():
     made = Timeline()
-    made.add(step("A", 1, muted_s=0.04))
-    made.add(step(" b", 5, muted_s=0.01))
-    assert made.tokens == [Timed("A", 0.04, 0.04), Timed(" b", 0.05, 0.24)]
+    made.add(step("A", 1, left_out=960))
+    made.add(step(" b", 5, left_out=240))
+    assert made.tokens == [Timed("A", 0.0, 0.0), Timed(" b", 0.0, 0.19)]
 
 
 def test_json_and_vtt():

@@ -29,8 +29,8 @@ def complete_turn():
         TextTokenMark(index=1, id=8, text=".", at=1.5),
     ]
     marks.speech_steps = [
-        SpeechStepMark(text_token=0, num_speech_tokens=10, token_end=1, synth_ms=5.0, at=1.52),
-        SpeechStepMark(text_token=1, num_speech_tokens=4, token_end=2, synth_ms=5.0, at=1.53),
+        SpeechStepMark(text_token=0, num_speech_tokens=10, num_samples=9600, token_end=1, synth_ms=5.0, at=1.52),
+        SpeechStepMark(text_token=1, num_speech_tokens=4, num_samples=3840, token_end=2, synth_ms=5.0, at=1.53),
     ]
     marks.decoder_chunks = [
         DecoderChunkMark(num_speech_tokens=14, num_samples=14 * 960, token_end=2, synth_ms=20.0, at=1.56, plays_at=1.58)

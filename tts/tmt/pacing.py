@@ -17,12 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from tts.base import TOKEN_HZ, LengthError, TwoPass
+from tts.base import LEFT_OUT, SAMPLES_PER_TOKEN, TOKEN_HZ, LengthError, TwoPass
 from tts.tmt.decode import DecodeOptions, TmtDecoder, TokenBlock
 from tts.tmt.model import Tmt
 from tts.tmt.prompt import PreparedPrompt
 
 SLOWEST, FASTEST = 0.25, 4.0
+_LEFT_OUT = LEFT_OUT / SAMPLES_PER_TOKEN  # speech tokens
 
 
 def scaled(durations: np.ndarray, total: int, longest: int) -> np.ndarray:
@@ -35,8 +36,8 @@ def scaled(durations: np.ndarray, total: int, longest: int) -> np.ndarray:
     most = min(longest * int(spoken.sum()), int(durations.sum() / SLOWEST))
     if not least <= total <= most:
         raise LengthError(
-            f"{total / TOKEN_HZ:.1f} s are out of reach: at its own rate this text takes {durations.sum() / TOKEN_HZ:.1f} s; "
-            f"choose a length between {least / TOKEN_HZ:.1f} and {most / TOKEN_HZ:.1f} s."
+            f"{_seconds(total)} s are out of reach: at its own rate this text takes {_seconds(durations.sum())} s; "
+            f"choose a length between {_seconds(least)} and {_seconds(most)} s."
         )
     low, high = 0.0, float(longest)
     for _ in range(60):  # the factor, by bisection: the length grows with it
@@ -44,6 +45,10 @@ def scaled(durations: np.ndarray, total: int, longest: int) -> np.ndarray:
         low, high = (low, factor) if _limited(factor, durations, longest).sum() > total else (factor, high)
     ends = np.floor(np.cumsum(_limited(high, durations, longest)) + 0.5 + 1e-6).astype(np.int64)
     return np.diff(ends, prepend=0)
+
+
+def _seconds(num_tokens: int) -> str:
+    return f"{max(0.0, (num_tokens - _LEFT_OUT) / TOKEN_HZ):.1f}"
 
 
 def _limited(factor: float, durations: np.ndarray, longest: int) -> np.ndarray:
@@ -108,5 +113,5 @@ class TwoPassDecoder:
         while (block := self._first.step()) is not None:
             predicted.append(len(block.tokens))
         length_s = self._two_pass.length_s
-        wanted = sum(predicted) / self._options.speed if length_s is None else length_s * TOKEN_HZ
+        wanted = sum(predicted) / self._options.speed if length_s is None else length_s * TOKEN_HZ + _LEFT_OUT
         return tuple(scaled(np.array(predicted), int(np.floor(wanted + 0.5)), self._longest).tolist())
