@@ -210,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
         "--start-from",
         type=Path,
         metavar="DIR",
-        help="flow and paraformer: train the weights below DIR further (. = those that ship) instead of random ones",
+        help="flow, tmt, paraformer and qwen: train the weights below DIR further (. = those that ship) instead of random ones",
     )
     small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
 

@@ -34,7 +34,7 @@ ASSETS = {
     "qwen": "llm/assets/qwen-small",
 }
 # Steps that can begin with finished weights instead of random ones (--start-from)
-CONTINUED = ("flow", "tmt", "paraformer")
+CONTINUED = ("flow", "tmt", "paraformer", "qwen")
 # Steps that run only by name: nothing that ships needs them
 ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 # glibc gives large blocks back at every step otherwise; a trainer spends half of its time in page faults then

@@ -472,7 +472,8 @@ def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
 
     prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
     misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
-    made = task(Vocabulary(places.asset("qwen")), prose, read_questions(HELD_OUT), confusions=misheard)
+    questions, start = read_questions(HELD_OUT), places.first_weights("qwen")
+    made = task(Vocabulary(places.asset("qwen")), prose, questions, confusions=misheard, start=start)
     return fit(places, "qwen", made, plan.qwen)
 
 

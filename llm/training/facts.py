@@ -121,6 +121,7 @@ COLOURS_OF_THINGS = {
     "broccoli": "green",
     "an orange": "orange",
 }
+ADJECTIVES_OF_THINGS = "fresh nice new big small clean pure real good lovely".split()  # that leave their colours
 PLURALS = frozenset(("bananas", "carrots", "tomatoes", "elephants", "frogs", "pumpkins", "leaves in spring", "clouds"))
 MIXED_COLOURS = {
     ("blue", "yellow"): "green",

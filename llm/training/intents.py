@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from llm.training import facts
 from llm.training.phrasing import NUMBER_WORDS, ask, ask_thing, say, tell
-from llm.training.ways import Settled, settled, ways
+from llm.training.ways import Settled, lines, settled, ways
 
 UNKNOWN = "I don't know that. I'm only the small built-in model."
 
@@ -142,7 +142,17 @@ def colours(rng: random.Random, memory: Memory) -> Turn:
     thing, colour = rng.choice(tuple(facts.COLOURS_OF_THINGS.items()))
     verb = "are" if thing in facts.PLURALS else "is"
     reply = twice(colour, f"{thing[0].upper()}{thing[1:]} {verb} {colour}.")
+    seen = rng.random()
+    if seen < 0.15:  # no place or time changes it
+        thing = f"{rng.choice(facts.ADJECTIVES_OF_THINGS)} {_bare(thing)}"
+    if seen > 0.85:
+        thing = f"{thing} {rng.choice(lines('wrap.scenes'))}"
     return asked(rng, "colours.of_thing", v=verb, t=thing), reply
+
+
+def _bare(thing: str) -> str:
+    """A noun without its article."""
+    return thing.split(" ", 1)[1] if thing.split(" ", 1)[0] in ("a", "an", "the") else thing
 
 
 def animals(rng: random.Random, memory: Memory) -> Turn:

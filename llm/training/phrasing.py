@@ -21,6 +21,12 @@ _SPACES = re.compile(r"\s+")
 
 _ADVERBS = "maybe exactly just really actually then please uh well simply still kindly perhaps usually always also even only".split()
 
+_ADJECTIVES = (  # that change no question's answer
+    "single whole normal typical real usual full regular ordinary common average certain nice lovely fresh simple plain "
+    "entire healthy particular proper actual famous"
+).split()
+_ARTICLES = frozenset("a an the one".split())
+
 _SMALL_WORDS = frozenset("the a an is are of in to do does it that me you my i was what's for and".split())
 _DIGITS = {word: str(value) for value, word in enumerate(NUMBER_WORDS)}
 _SIGNS = {"plus": "+", "minus": "-", "times": "x"}
@@ -120,11 +126,13 @@ def ask_thing(rng: random.Random, thing: str) -> str:
 def with_style(rng: random.Random, line: str, confusions: Confusions | None = None) -> str:
     """Turn a plain lower-case line into what arrives: as a recogniser writes it, with its errors, or typed.
 
-    `confusions`: how the recogniser mishears, if it is known. A word of no weight is slipped into one line of ten."""
+    `confusions`: how the recogniser mishears, if it is known. Words of no weight are slipped into some lines."""
     if rng.random() < 0.1:
         words = line.split()
         words.insert(rng.randint(0, len(words)), rng.choice(_ADVERBS))
         line = " ".join(words)
+    if rng.random() < 0.12:
+        line = _described(rng, line)
     style = rng.random()
     if confusions and style > 0.75:
         return _confused(rng, line, confusions)
@@ -133,6 +141,17 @@ def with_style(rng: random.Random, line: str, confusions: Confusions | None = No
     if style < 0.25:
         return _typed(rng, line)
     return line
+
+
+def _described(rng: random.Random, line: str) -> str:
+    """With an adjective of no weight behind one of its articles."""
+    words = line.split()
+    places = [index + 1 for index, word in enumerate(words[:-1]) if word in _ARTICLES]
+    if places:
+        at = rng.choice(places)
+        article = "a" if words[at - 1] == "an" else words[at - 1]
+        words[at - 1 : at] = [article, rng.choice(_ADJECTIVES)]
+    return " ".join(words)
 
 
 def _confused(rng: random.Random, line: str, confusions: Confusions) -> str:

@@ -59,6 +59,7 @@ class QwenTask:
         questions: Sequence[Question],
         config: QwenTraining,
         confusions: Confusions | None = None,
+        start: Path | None = None,
     ) -> None:
         self._confusions = confusions
         self._unseen = {_key(question.turns[-1]) for question in questions}
@@ -81,6 +82,8 @@ class QwenTask:
                 pad_token_id=self._pad,
             )
         )
+        if start is not None:
+            self.module.load_state_dict(Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Weighted cross entropy of the step's rows."""
@@ -190,9 +193,11 @@ def task(
     questions: Sequence[Question],
     config: QwenTraining | None = None,
     confusions: Confusions | None = None,
+    start: Path | None = None,
 ) -> QwenTask:
     """The task for app/small/loop.py: `prose` in spoken form, `questions` held out of training.
 
-    `confusions`: how the recogniser in use mishears words.
+    `confusions`: how the recogniser in use mishears words. `start`: the folder of a model of this size and vocabulary that
+    is trained further.
     """
-    return QwenTask(vocabulary, prose, questions, config or QwenTraining(), confusions)
+    return QwenTask(vocabulary, prose, questions, config or QwenTraining(), confusions, start)
