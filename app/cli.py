@@ -15,7 +15,7 @@ from app.data import options as data
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
 
-EVALUATIONS = {"small": "app.small.evaluate", "tts": "app.data.evaluate", "flow-steps": "app.small.flow_steps"}
+EVALUATIONS = {"small": "app.small.evaluate", "tts": "app.data.evaluate", "decoder": "app.small.decoder_settings"}
 TRAININGS = {"small": "app.small.pipeline", "tmt": "app.data.train", "student": "app.data.student"}
 DESCRIPTION = (
     """A voice assistant that runs on this machine alone: it listens, thinks and speaks while it is still thinking."""
@@ -234,16 +234,17 @@ def parser() -> argparse.ArgumentParser:
     figures.add_argument("--report", type=Path, default=Path("build/small/eval"), metavar="DIR")
     figures.add_argument("--limit", type=int, metavar="N", help="at most N items of each part, for a quick look")
     steps = evaluated.add_parser(
-        "flow-steps",
+        "decoder",
         parents=[common],
-        help="what fewer steps of the flow-matching decoder cost in quality, and what they save",
-        description="Decode true speech tokens of held-out sentences with 10, 4, 2 and 1 steps, with guidance and without: word "
-        "error rate by pocketsphinx, distance of the mel, real-time factor. Writes report.md and report.json.",
+        help="what fewer flow steps and smaller first chunks of the decoder cost in quality, and what the steps save",
+        description="Decode true speech tokens of held-out sentences with 10, 4, 2 and 1 flow steps, with guidance and without, "
+        "and with smaller first chunks: word error rate by pocketsphinx, distance of the mel, real-time "
+        "factor. Writes report.md and report.json.",
     )
     steps.add_argument(
         "--work", type=Path, default=Path("build/small"), help="held-out recordings (default: build/small)"
     )
-    steps.add_argument("--report", type=Path, default=Path("build/small/flow_steps"), metavar="DIR")
+    steps.add_argument("--report", type=Path, default=Path("build/small/decoder"), metavar="DIR")
     steps.add_argument("--limit", type=int, default=40, metavar="N", help="sentences (default: 40)")
     data.add_evaluate(evaluated, common)
     return top

@@ -207,6 +207,11 @@ class TtsConfig:
         -1.0,
         "strength of its classifier-free guidance; 0 switches it off, at half the cost; below 0: as the weights say",
     )
+    first_chunks: tuple[int, ...] = knob(
+        (),
+        "speech tokens of the decoder's first chunks; the ones after them are as its weights were made for. Small ones are "
+        "heard sooner",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto",
         "numbers of its matrices; auto is float32 on a CPU, bfloat16 on a GPU (norms, phases, spectra stay float32)",

@@ -34,6 +34,8 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
     from tts.vocabulary import TextVocabulary
     from tts.voice import VoiceEncoder
 
+    if any(size < 1 for size in config.first_chunks):
+        raise ConfigError(f"tts.first_chunks is {list(config.first_chunks)}: a chunk has at least one speech token.")
     torch.set_num_threads(runtime.num_threads)
     device = resolve(runtime.device)
     text_to_token, vocabulary = _text_to_token(config, device)
@@ -55,6 +57,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
             num_flow_steps=config.num_flow_steps,
             flow_guidance=None if config.flow_guidance < 0 else config.flow_guidance,
             flow_temperature=config.flow_temperature,
+            first_chunks=config.first_chunks,
             match_timbre=config.match_timbre,
             language=config.language,
             seed=config.seed,

@@ -48,6 +48,7 @@ class StreamOptions:
     num_flow_steps: int = 2
     flow_guidance: float | None = None  # strength of classifier-free guidance; None: as the weights were made for
     flow_temperature: float = 1.0
+    first_chunks: tuple[int, ...] = ()  # speech tokens of the chunks that every utterance begins with
     match_timbre: bool = False  # give every frame what the decoder loses of the voice's timbre
     language: str = "en"
     seed: int = 0
@@ -148,6 +149,7 @@ class SyncSpeech:
             num_flow_steps=self._options.num_flow_steps,
             guidance=self._options.flow_guidance,
             temperature=self._options.flow_temperature,
+            first_chunks=self._options.first_chunks,
         )
         matched = self._options.match_timbre and not known
         return PreparedVoice(voice, state, self._timbre(voice, state) if matched else None)
@@ -308,8 +310,7 @@ class SyncSpeechStream:
         if self.done:
             return None
         began = time.perf_counter()
-        config = self._flow.config
-        if self._undecoded >= config.chunk_tokens + config.lookahead_tokens:
+        if self._undecoded >= self._flow.next_chunk(self._flow_state):
             return self._decode(began, last=False)
         block = self._decoder.step() if self._ends.owners else None
         if block is not None:

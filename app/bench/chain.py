@@ -122,6 +122,7 @@ def build(
             num_flow_steps=config.num_flow_steps,
             flow_guidance=None if config.flow_guidance < 0 else config.flow_guidance,
             flow_temperature=config.flow_temperature,
+            first_chunks=config.first_chunks,
         ),
     )
     return Chain(

@@ -59,6 +59,30 @@ def test_any_chunking_after_a_prompt(flow: FlowDecoder, sizes: list[int]) -> Non
     torch.testing.assert_close(stream(flow, state, sizes), whole, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("sizes", [[47], [1] * 47, [7] + [4] * 10, [44, 3]])
+@pytest.mark.parametrize("first", [(2, 3), (9,), (1, 1, 1)])
+def test_any_chunking_with_other_first_chunks(flow: FlowDecoder, first: tuple[int, ...], sizes: list[int]) -> None:
+    whole = flow.generate(TOKENS, SPEAKER, sizes=[*first, *([4] * 12)])
+    torch.testing.assert_close(stream(flow, flow.start(SPEAKER, first_chunks=first), sizes), whole, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", [[47], [1] * 47, [44, 3]])
+def test_other_first_chunks_come_after_the_prompt(flow: FlowDecoder, sizes: list[int]) -> None:
+    state = flow.start(SPEAKER, PROMPT, PROMPT_MEL, first_chunks=(2, 3))
+    made = stream(flow, state.clone(), sizes)
+    torch.testing.assert_close(made, stream(flow, state.clone(), [47]), atol=1e-4, rtol=0)
+    first = flow.step(TOKENS[:, :5], state)  # a chunk of two and its lookahead
+    torch.testing.assert_close(first, made[:, :, :4], atol=1e-4, rtol=0)
+
+
+def test_a_small_first_chunk_leaves_sooner(flow: FlowDecoder) -> None:
+    state = flow.start(SPEAKER, first_chunks=(2, 3))
+    assert flow.next_chunk(state) == 5
+    lengths = [flow.step(TOKENS[:, i : i + 1], state).shape[2] for i in range(16)]
+    assert [(i + 1, length) for i, length in enumerate(lengths) if length] == [(5, 4), (8, 6), (12, 8), (16, 8)]
+    assert flow.next_chunk(state) == 7
+
+
 def test_each_chunk_leaves_as_soon_as_its_lookahead_is_there(flow: FlowDecoder) -> None:
     state = flow.start(SPEAKER)
     lengths = [flow.step(TOKENS[:, i : i + 1], state).shape[2] for i in range(15)]
@@ -129,6 +153,12 @@ def test_memory_is_flat_with_bounded_left_context() -> None:
     assert len(state.estimators[0].blocks[0].attention[0]) == (2 + 1) * 8
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_shortest_utterances(flow: FlowDecoder, count: int) -> None:
+    made = flow.step(TOKENS[:, :count], flow.start(SPEAKER), last=True)
+    torch.testing.assert_close(made, flow.generate(TOKENS[:, :count], SPEAKER), atol=1e-4, rtol=0)
+
+
 def test_rows_of_a_batch_do_not_mix(flow: FlowDecoder) -> None:
     tokens, speakers = torch.cat([TOKENS, TOKENS.flip(1)]), torch.cat([SPEAKER, -SPEAKER])
     state = flow.start(speakers)
@@ -139,11 +169,11 @@ def test_rows_of_a_batch_do_not_mix(flow: FlowDecoder) -> None:
 
 
 def test_mask_shows_the_chunk_and_what_is_left_of_it() -> None:
-    mask = chunk_mask(4, 8, 2, 1, torch.device("cpu"))
+    mask = chunk_mask(4, 8, [2, 2], 2, torch.device("cpu"))
     assert mask is not None
     assert mask.int().tolist() == [[0, 0, 1, 1, 1, 1, 0, 0]] * 2 + [[0, 0, 0, 0, 1, 1, 1, 1]] * 2
-    assert chunk_mask(2, 8, 2, 3, torch.device("cpu")) is None
-    assert chunk_mask(2, 8, 2, None, torch.device("cpu")) is None
+    assert chunk_mask(2, 8, [2], 6, torch.device("cpu")) is None
+    assert chunk_mask(2, 8, [2], None, torch.device("cpu")) is None
 
 
 def test_cache_returns_what_went_in() -> None:

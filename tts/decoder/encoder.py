@@ -5,6 +5,7 @@ B batch, S tokens, T mel frames (2 S), C width.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.decoder.config import EncoderConfig
-from tts.modules.attention import AttentionCache, RelativeAttention, chunk_mask, relative_positions
+from tts.modules.attention import AttentionCache, RelativeAttention, chunk_mask, regular_chunks, relative_positions
 from tts.modules.conv import CausalConv1d, ConvCache, convolve
 from tts.precision import exactly
 
@@ -163,15 +164,17 @@ class UpsampleConformerEncoder(nn.Module):
         context_BKC: Tensor | None = None,
         *,
         chunked: bool,
+        sizes: Sequence[int] | None = None,
         state: EncoderState | None = None,
         context_mask_BK: Tensor | None = None,
     ) -> Tensor:
         """Encode embedded tokens.
 
         Args:
-            tokens_BSC: token embeddings; with a state they begin on the chunk grid, where the last call ended.
+            tokens_BSC: token embeddings; with a state they begin with a chunk, where the last call ended.
             context_BKC: embeddings of the next `lookahead` tokens; None = the sequence ends here (zeros).
-            chunked: attention on the chunk grid (True) or over everything (False; only without state).
+            chunked: attention by chunks (True) or over everything (False; only without state).
+            sizes: tokens of the chunks; None: the regular grid.
             context_mask_BK: 1 where the context token exists, for batches of which some rows end.
         """
         x = self.embed(tokens_BSC)
@@ -182,22 +185,28 @@ class UpsampleConformerEncoder(nn.Module):
             if context_mask_BK is not None:
                 context = context * context_mask_BK[..., None]
         x = self.pre_lookahead_layer(x, context, None if state is None else state.lookahead)
-        chunk = self.chunk if chunked else None
-        x = self._run(_blocks(self.encoders), x, chunk, None if state is None else state.blocks)
+        sizes = (regular_chunks(x.shape[1], self.chunk) if sizes is None else sizes) if chunked else None
+        x = self._run(_blocks(self.encoders), x, 1, sizes, None if state is None else state.blocks)
         x = self.up_embed(self.up_layer(x, None if state is None else state.upsample))
-        chunk = UPSAMPLING * self.chunk if chunked else None
-        x = self._run(_blocks(self.up_encoders), x, chunk, None if state is None else state.up_blocks)
+        x = self._run(_blocks(self.up_encoders), x, UPSAMPLING, sizes, None if state is None else state.up_blocks)
         return self.after_norm(x)
 
-    def _run(self, blocks: list[EncoderBlock], x_BTC: Tensor, chunk: int | None, state: StackState | None) -> Tensor:
-        """Run one stack of blocks; `chunk` in frames of this stack, None = full attention."""
+    def _run(
+        self,
+        blocks: list[EncoderBlock],
+        x_BTC: Tensor,
+        rate: int,
+        sizes: Sequence[int] | None,
+        state: StackState | None,
+    ) -> Tensor:
+        """Run one stack of blocks, whose frames are `rate` per token; `sizes` of the chunks in tokens, None = full attention."""
         new = x_BTC.shape[1]
-        max_past = None if chunk is None or self.max_left_chunks is None else chunk * self.max_left_chunks
+        max_past = None if sizes is None or self.max_left_chunks is None else rate * self.chunk * self.max_left_chunks
         past = len(state.caches[0]) if state is not None and state.caches else 0
         if max_past is not None:
             past = min(past, max_past)
         keys = past + new
-        mask = None if chunk is None else chunk_mask(new, keys, chunk, self.max_left_chunks, x_BTC.device)
+        mask = None if sizes is None else chunk_mask(new, keys, [rate * s for s in sizes], max_past, x_BTC.device)
         if state is None:
             farthest = keys - 1
             table = relative_positions(farthest, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)

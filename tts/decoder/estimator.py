@@ -6,7 +6,7 @@ B batch, T mel frames, M mel bins, C width.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.decoder.config import EstimatorConfig
-from tts.modules.attention import AttentionCache, chunk_mask, split_heads
+from tts.modules.attention import AttentionCache, chunk_mask, regular_chunks, split_heads
 from tts.modules.conv import CausalConv1d, ConvCache
 from tts.precision import exactly
 
@@ -251,15 +251,17 @@ class Estimator(nn.Module):
         time_B: Tensor,
         *,
         chunked: bool,
+        sizes: Sequence[int] | None = None,
         mask_BT: Tensor | None = None,
         state: EstimatorState | None = None,
     ) -> Tensor:
         """One evaluation.
 
         Args:
-            x_BTM: noisy mel at `time_B`; with a state its frames begin on the chunk grid, where the last call ended.
+            x_BTM: noisy mel at `time_B`; with a state its frames begin with a chunk, where the last call ended.
             mu_BTM: the encoder's mel. speaker_BM: projected speaker vector. cond_BTM: prompt mel, zeros elsewhere.
-            chunked: attention on the chunk grid (True) or over everything (False; only without state).
+            chunked: attention by chunks (True) or over everything (False; only without state).
+            sizes: frames of the chunks; None: the regular grid.
             mask_BT: 1 for valid frames of a padded batch; None = all valid. Not together with a state.
         """
         new = x_BTM.shape[1]
@@ -267,9 +269,8 @@ class Estimator(nn.Module):
         past = 0 if state is None else len(state.blocks[0].attention[0])
         if max_past is not None:
             past = min(past, max_past)
-        attention_mask = (
-            chunk_mask(new, past + new, self.chunk, self.max_left_chunks, x_BTM.device) if chunked else None
-        )
+        sizes = regular_chunks(new, self.chunk) if sizes is None else sizes
+        attention_mask = chunk_mask(new, past + new, sizes, max_past, x_BTM.device) if chunked else None
         mask_BT1 = None
         if mask_BT is not None:
             mask_BT1 = mask_BT[..., None].to(x_BTM.dtype)

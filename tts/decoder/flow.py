@@ -6,6 +6,7 @@ normalised and (B, T, M).
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -110,15 +111,21 @@ class FlowDecoder(nn.Module):
         *,
         chunked: bool,
         guidance: float,
+        sizes: Sequence[int] | None = None,
         state: EstimatorState | None = None,
     ) -> Tensor:
-        """Velocity of the flow at `time` (scalar), with classifier-free guidance where `guidance` > 0."""
+        """Velocity of the flow at `time` (scalar), with classifier-free guidance where `guidance` > 0.
+
+        `chunked`, `sizes` (frames): see `Estimator.forward`.
+        """
         conditions = (mu_BTM, speaker_BM, cond_BTM)
         if guidance > 0:
             x_BTM = x_BTM.repeat(2, 1, 1)
             conditions = tuple(torch.cat([part, torch.zeros_like(part)]) for part in conditions)  # type: ignore[assignment]
         with computing(self.input_embedding.weight):
-            out = self.decoder.estimator(x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, state=state)
+            out = self.decoder.estimator(
+                x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, sizes=sizes, state=state
+            )
         if self.config.prediction == "residual":
             out = out + conditions[0]
         if self.config.prediction != "velocity":
@@ -139,6 +146,7 @@ class FlowDecoder(nn.Module):
         guidance: float | None = None,
         temperature: float = 1.0,
         cut_prompt: bool = True,
+        first_chunks: Sequence[int] = (),
     ) -> FlowState:
         """State of a new utterance, with the prompt already decoded: make it once per voice and clone it.
 
@@ -148,6 +156,7 @@ class FlowDecoder(nn.Module):
             num_flow_steps, guidance: None = as the weights were made for. temperature: scale of the noise.
             cut_prompt: cut the prompt to whole chunks (with their true lookahead), so that the utterance begins on
                 the chunk grid and its first mel comes soonest. False keeps all of it, as the public decoder does.
+            first_chunks: tokens of the chunks that the utterance begins with; those after them have the usual size.
         """
         guidance = self.config.guidance if guidance is None else guidance
         times = flow_times(num_flow_steps or self.config.num_flow_steps).to(speaker.device)
@@ -176,6 +185,7 @@ class FlowDecoder(nn.Module):
         self.step(prompt_tokens, state)
         if cut_prompt:
             state.pending = state.pending[:, :0]
+        state.first_chunks = tuple(first_chunks)
         return state
 
     @torch.inference_mode()
@@ -185,30 +195,60 @@ class FlowDecoder(nn.Module):
         A chunk is complete when all of its tokens and its lookahead are there. `last` decodes the rest, with zeros for
         the lookahead that never comes. Any way of handing over the tokens gives the same mel.
         """
-        size, lookahead = self.config.chunk_tokens, self.config.lookahead_tokens
+        lookahead = self.config.lookahead_tokens
         state.pending = torch.cat([state.pending, tokens.to(state.pending)], dim=1)
-        ready = state.pending.shape[1] if last else max(0, (state.pending.shape[1] - lookahead) // size * size)
+        ready = self._complete_chunks(state, last=last)
         mels = [state.speaker.new_zeros(len(state.speaker), 0, self.config.mel_bins)]
         while ready:
-            count = min(ready, MAX_CHUNKS_PER_PASS * size)
-            ready -= count
+            sizes, ready = ready[:MAX_CHUNKS_PER_PASS], ready[MAX_CHUNKS_PER_PASS:]
+            count = sum(sizes)
             context = None if last and not ready else state.pending[:, count : count + lookahead]
             if context is not None and context.shape[1] < lookahead:
                 # The utterance ends inside this chunk's lookahead: decode its last tokens in the same pass.
-                count, ready, context = count + ready, 0, None
-            mels.append(self._decode(state.pending[:, :count], context, state))
-            state.pending = state.pending[:, count:]
+                sizes, ready, context = sizes + ready, [], None
+            mels.append(self._decode(state.pending[:, : sum(sizes)], context, sizes, state))
+            state.pending = state.pending[:, sum(sizes) :]
+            state.first_chunks = state.first_chunks[len(sizes) :]
         return self.denormalise(torch.cat(mels, dim=1)).transpose(1, 2)
 
-    def _decode(self, tokens: Tensor, context: Tensor | None, state: FlowState) -> Tensor:
-        """Decode tokens that begin on the grid; returns the normalised mel (B, T, M) without prompt frames."""
-        mu = self.encode(tokens, context, chunked=True, state=state)
+    def next_chunk(self, state: FlowState) -> int:
+        """Tokens, lookahead included, that the next chunk needs."""
+        return next(self._sizes(state)) + self.config.lookahead_tokens
+
+    def _sizes(self, state: FlowState) -> Iterator[int]:
+        yield from state.first_chunks
+        while True:
+            yield self.config.chunk_tokens
+
+    def _complete_chunks(self, state: FlowState, *, last: bool) -> list[int]:
+        """Sizes of the chunks that can be decoded, in tokens; the very last one may be cut short."""
+        left = state.pending.shape[1] - (0 if last else self.config.lookahead_tokens)
+        found: list[int] = []
+        for size in self._sizes(state):
+            if left <= 0 or (left < size and not last):
+                return found
+            found.append(min(size, left))
+            left -= size
+        return found
+
+    def _decode(self, tokens: Tensor, context: Tensor | None, sizes: Sequence[int], state: FlowState) -> Tensor:
+        """Decode chunks of tokens; returns the normalised mel (B, T, M) without prompt frames."""
+        mu = self.encode(tokens, context, chunked=True, sizes=sizes, state=state)
+        in_frames = [UPSAMPLING * size for size in sizes]
         frames = mu.shape[1]
         cond = state.condition(frames)
         x = (self.decoder.noise(state.num_frames, frames) * state.temperature).to(mu.dtype).expand_as(mu)
         for estimator, (now, then) in zip(state.estimators, pairwise(state.times), strict=True):
             velocity = self.predict_velocity(
-                x, mu, state.speaker, cond, now, chunked=True, guidance=state.guidance, state=estimator
+                x,
+                mu,
+                state.speaker,
+                cond,
+                now,
+                chunked=True,
+                sizes=in_frames,
+                guidance=state.guidance,
+                state=estimator,
             )
             x = x + (then - now) * velocity
         hidden = max(0, min(frames, state.prompt_frames - state.num_frames))
@@ -218,13 +258,21 @@ class FlowDecoder(nn.Module):
         return x[:, hidden:]
 
     def encode(
-        self, tokens: Tensor, context: Tensor | None = None, *, chunked: bool, state: FlowState | None = None
+        self,
+        tokens: Tensor,
+        context: Tensor | None = None,
+        *,
+        chunked: bool,
+        sizes: Sequence[int] | None = None,
+        state: FlowState | None = None,
     ) -> Tensor:
         """Tokens (B, S) and the lookahead after them (B, lookahead; None: the end) -> mel condition (B, 2 S, M)."""
         embedded = self.input_embedding(tokens)
         ahead = None if context is None else self.input_embedding(context)
         with computing(self.input_embedding.weight):
-            hidden = self.encoder(embedded, ahead, chunked=chunked, state=None if state is None else state.encoder)
+            hidden = self.encoder(
+                embedded, ahead, chunked=chunked, sizes=sizes, state=None if state is None else state.encoder
+            )
         return self.encoder_proj(hidden.float())
 
     @torch.inference_mode()
@@ -236,6 +284,7 @@ class FlowDecoder(nn.Module):
         prompt_mel: Tensor | None = None,
         *,
         chunked: bool = True,
+        sizes: Sequence[int] | None = None,
         final: bool = True,
         num_flow_steps: int | None = None,
         guidance: float | None = None,
@@ -244,7 +293,8 @@ class FlowDecoder(nn.Module):
         """Decode a whole utterance at once, without caches: tokens (B, S) -> log mel (B, M, 2 S), the prompt removed.
 
         Args:
-            chunked: attention on the chunk grid as in streaming, or over everything.
+            chunked: attention by chunks as in streaming, or over everything.
+            sizes: tokens of the chunks, the prompt's included; None: the regular grid.
             final: False treats the last tokens as lookahead only, as a growing prefix does.
             The others: see `start`.
         """
@@ -256,13 +306,18 @@ class FlowDecoder(nn.Module):
             prompt_frames = UPSAMPLING * prompt_tokens.shape[1]
         ahead = self.config.lookahead_tokens
         context = None if final else tokens[:, tokens.shape[1] - ahead :]
-        mu = self.encode(tokens if final else tokens[:, : tokens.shape[1] - ahead], context, chunked=chunked)
+        mu = self.encode(
+            tokens if final else tokens[:, : tokens.shape[1] - ahead], context, chunked=chunked, sizes=sizes
+        )
+        in_frames = None if sizes is None else [UPSAMPLING * size for size in sizes]
         cond = torch.zeros_like(mu)
         if prompt_mel is not None:
             cond[:, :prompt_frames] = self.normalise(prompt_mel[:, :, :prompt_frames]).transpose(1, 2)
         projected = self.project_speaker(speaker)
         x = (self.decoder.noise(0, mu.shape[1]) * temperature).to(mu.dtype).expand_as(mu)
         for now, then in pairwise(times):
-            velocity = self.predict_velocity(x, mu, projected, cond, now, chunked=chunked, guidance=guidance)
+            velocity = self.predict_velocity(
+                x, mu, projected, cond, now, chunked=chunked, sizes=in_frames, guidance=guidance
+            )
             x = x + (then - now) * velocity
         return self.denormalise(x[:, prompt_frames:]).transpose(1, 2)

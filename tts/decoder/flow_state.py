@@ -27,6 +27,7 @@ class FlowState:
     prompt: Tensor  # (B, T, M): normalised prompt mel, while its frames are not all decoded; then T = 0
     num_frames: int = 0  # frames decoded since the start of the prompt; places the noise
     prompt_frames: int = 0  # length of the prompt, of which no mel is returned
+    first_chunks: tuple[int, ...] = ()  # tokens of the next chunks, before those of the usual size
 
     def reset_(self) -> None:
         """Back to before the first token, without a prompt."""
@@ -35,6 +36,7 @@ class FlowState:
             estimator.reset_()
         self.pending, self.prompt = self.pending[:, :0], self.prompt[:, :0]
         self.num_frames = self.prompt_frames = 0
+        self.first_chunks = ()
 
     def clone(self) -> "FlowState":
         """An independent copy."""
@@ -49,6 +51,7 @@ class FlowState:
             prompt=self.prompt,
             num_frames=self.num_frames,
             prompt_frames=self.prompt_frames,
+            first_chunks=self.first_chunks,
         )
 
     def condition(self, num_frames: int) -> Tensor:

@@ -4,6 +4,7 @@ B batch, H heads, N queries, K keys, D head width.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,23 +13,29 @@ from torch import Tensor, nn
 
 
 def chunk_mask(
-    num_queries: int, num_keys: int, chunk: int, max_left_chunks: int | None, device: torch.device
+    num_queries: int, num_keys: int, sizes: Sequence[int], max_past: int | None, device: torch.device
 ) -> Tensor | None:
-    """Which keys each query sees: its own chunk and up to `max_left_chunks` before it (None: all before it).
+    """Which keys each query sees: its own chunk and up to `max_past` keys before that (None: all before it).
 
-    The queries are the last `num_queries` of the keys; keys begin on the chunk grid.
-    Returns bool (N, K), or None when every query sees every key.
+    The queries are the last `num_queries` of the keys and begin with a chunk; `sizes` of their chunks, one after the other,
+    cover them at least. Returns bool (N, K), or None when every query sees every key.
     """
-    first_chunk = (num_keys - num_queries) // chunk
-    last_chunk = (num_keys - 1) // chunk
-    if first_chunk == last_chunk and (max_left_chunks is None or last_chunk <= max_left_chunks):
+    past = num_keys - num_queries
+    if num_queries <= sizes[0] and (max_past is None or past <= max_past):
         return None
-    key = torch.arange(num_keys, device=device).div(chunk, rounding_mode="floor")
-    query = key[num_keys - num_queries :, None]
-    visible = key[None] <= query
-    if max_left_chunks is not None:
-        visible &= key[None] >= query - max_left_chunks
+    lengths = torch.tensor(sizes, device=device)
+    ends = past + torch.cumsum(lengths, 0)
+    end_N = ends.repeat_interleave(lengths)[:num_queries, None]
+    key = torch.arange(num_keys, device=device)[None]
+    visible = key < end_N
+    if max_past is not None:
+        visible &= key >= (ends - lengths).repeat_interleave(lengths)[:num_queries, None] - max_past
     return visible
+
+
+def regular_chunks(count: int, size: int) -> list[int]:
+    """Sizes of the chunks of a regular grid that cover `count`."""
+    return [size] * -(-count // size)
 
 
 @dataclass(slots=True)
@@ -101,6 +108,8 @@ def shift_relative(scores_BHNR: Tensor, num_keys: int) -> Tensor:
     meets key j in column N - 1 - i + j: one flat view with rows a step shorter.
     """
     batch, heads, queries, distances = scores_BHNR.shape
+    if queries == 1:  # its row needs no shift, and may have no distance to spare
+        return scores_BHNR[..., :num_keys]
     flat = scores_BHNR.flatten(2)[:, :, queries - 1 : queries - 1 + queries * (distances - 1)]
     return flat.view(batch, heads, queries, distances - 1)[..., :num_keys]
 

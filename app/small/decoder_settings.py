@@ -1,7 +1,7 @@
-"""`launch.py eval flow-steps`: what fewer steps of the flow-matching decoder cost in quality, and what they save.
+"""`launch.py eval decoder`: what fewer flow steps and smaller first chunks cost in quality, and what the steps save.
 
-True speech tokens of held-out sentences go through the decoder with each number of steps, with guidance and without; all
-begin with the same noise. Every sentence goes through all of them before the next one, so that a busy machine is busy for all.
+True speech tokens of held-out sentences go through the decoder with each setting; all begin with the same noise. Every
+sentence goes through all of them before the next one, so that a busy machine is busy for all.
 """
 
 import argparse
@@ -34,18 +34,25 @@ JUDGE = "pocketsphinx"
 
 @dataclass(frozen=True)
 class Setting:
-    """Steps and guidance of the decoder."""
+    """How the decoder runs."""
 
     num_steps: int
-    guidance: float
+    guidance: float = 0.0
+    first_chunks: tuple[int, ...] = ()  # speech tokens
 
     @property
     def name(self) -> str:
         """As it stands in the table."""
-        return f"{self.num_steps}, guidance {self.guidance:g}" if self.guidance else str(self.num_steps)
+        guidance = f", guidance {self.guidance:g}" if self.guidance else ""
+        chunks = f", first chunks {'-'.join(map(str, self.first_chunks))}" if self.first_chunks else ""
+        return f"{self.num_steps}{guidance}{chunks}"
 
 
-SETTINGS = (*(Setting(count, 0.0) for count in STEPS), *(Setting(count, GUIDANCE) for count in (10, 2)))
+SETTINGS = (
+    *(Setting(count) for count in STEPS),
+    *(Setting(count, GUIDANCE) for count in (10, 2)),
+    *(Setting(2, first_chunks=sizes) for sizes in ((8,), (5, 5), (3, 5))),
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,13 @@ def decode_all(config: AppConfig, recordings: Sequence[np.ndarray]) -> dict[Sett
     """Every recording's speech tokens through the decoder with every setting."""
     voices: dict[Setting, Any] = {}
     for setting in SETTINGS:
-        chosen = replace(config.tts, num_flow_steps=setting.num_steps, flow_guidance=setting.guidance, feeding="token")
+        chosen = replace(
+            config.tts,
+            num_flow_steps=setting.num_steps,
+            flow_guidance=setting.guidance,
+            first_chunks=setting.first_chunks,
+            feeding="token",
+        )
         voices[setting] = build_synthesizer(replace(config, tts=chosen))
     spent = dict.fromkeys(SETTINGS, 0.0)
     mels: dict[Setting, list[np.ndarray]] = {setting: [] for setting in SETTINGS}
@@ -149,16 +162,16 @@ def page(values: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"# Steps of the flow-matching decoder, {run['sentences']} held-out sentences",
+            f"# Steps and first chunks of the flow-matching decoder, {run['sentences']} held-out sentences",
             "",
             f"{run['machine']}, {run['threads']} thread(s), torch {run['packages']['torch']}; tts.flow "
             f"{run['config']['tts']['flow']}, tts.vocoder {run['config']['tts']['vocoder']}, flow_temperature "
             f"{run['config']['tts']['flow_temperature']:g}. From true speech tokens, in the assistant's own voice, in chunks "
-            f"as in streaming. Judge: {run['judge']}; intervals: 95 % bootstrap over sentences. Mel distance: mean absolute "
-            "difference of the natural-log mel to that of the first row, from the same noise. Real-time factor: processor "
-            "time of the flow decoder per second of speech.",
+            f"as in streaming; first chunks are counted in speech tokens. Judge: {run['judge']}; intervals: 95 % "
+            "bootstrap over sentences. Mel distance: mean absolute difference of the natural-log mel to that of the first row, "
+            "from the same noise. Real-time factor: processor time of the flow decoder per second of speech.",
             "",
-            "| steps | word error rate | more than the first row, same sentences | mel distance | real-time factor |",
+            "| flow steps | word error rate | more than the first row, same sentences | mel distance | real-time factor |",
             "|---|---|---|---|---|",
             f"| original recordings | {rate(found['original']['word_errors'])} | | | |",
             *rows,

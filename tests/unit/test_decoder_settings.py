@@ -1,4 +1,4 @@
-"""`eval flow-steps`: every setting decodes every sentence, and the table compares what was heard of the same sentences."""
+"""`eval decoder`: every setting decodes every sentence, and the table compares what was heard of the same sentences."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from app import cli
-from app.small import flow_steps
-from app.small.flow_steps import SETTINGS, Decoded, Setting, decode_all, figures, page
+from app.small import decoder_settings
+from app.small.decoder_settings import SETTINGS, Decoded, Setting, decode_all, figures, page
 from configs.loader import load
 
 
@@ -15,7 +15,7 @@ class Voice:
     """Its mel says how many steps and how much guidance it was built with."""
 
     def __init__(self, tts):
-        self.value = tts.num_flow_steps + tts.flow_guidance
+        self.value = tts.num_flow_steps + tts.flow_guidance + sum(tts.first_chunks)
 
     def speech_tokens(self, samples):
         return np.arange(len(samples) // 960)
@@ -28,11 +28,17 @@ class Voice:
 
 
 def test_every_setting_decodes_every_sentence(monkeypatch):
-    monkeypatch.setattr(flow_steps, "build_synthesizer", lambda config: Voice(config.tts))
+    monkeypatch.setattr(decoder_settings, "build_synthesizer", lambda config: Voice(config.tts))
     found = decode_all(load(None), [np.zeros(9600, np.float32), np.zeros(19200, np.float32)])
-    assert [setting.name for setting in found] == ["10", "4", "2", "1", "10, guidance 0.7", "2, guidance 0.7"]
+    steps = ["10", "4", "2", "1", "10, guidance 0.7", "2, guidance 0.7"]
+    assert [setting.name for setting in found] == [
+        *steps,
+        *(f"2, first chunks {sizes}" for sizes in ("8", "5-5", "3-5")),
+    ]
     for setting, made in found.items():
-        assert [mel[0, 0, 0] for mel in made.mels] == pytest.approx([setting.num_steps + setting.guidance] * 2)
+        assert [mel[0, 0, 0] for mel in made.mels] == pytest.approx(
+            [setting.num_steps + setting.guidance + sum(setting.first_chunks)] * 2
+        )
         assert [len(samples) for samples in made.recordings] == [9600, 19200]
         assert made.seconds > 0
 
@@ -62,6 +68,6 @@ def test_errors_are_compared_over_the_same_sentences():
 
 
 def test_one_sentence_has_no_interval(capsys):
-    assert cli.main(["eval", "flow-steps", "--limit", "1"]) == 2
+    assert cli.main(["eval", "decoder", "--limit", "1"]) == 2
     assert "--limit 1" in capsys.readouterr().err
-    assert Setting(2, 0.0).name == "2"
+    assert Setting(2).name == "2"
