@@ -7,14 +7,14 @@ from typing import Protocol
 
 import numpy as np
 
+from tts.alignment.ctc import CtcAligner
+from tts.alignment.durations import MisalignedError, align
+from tts.alignment.sphinx import SAMPLE_HZ, SphinxAligner
+from tts.alignment.textgrid import Alignment
 from tts.base import SAMPLE_RATE
 from tts.features import resample
 from tts.text import SpokenStream
 from tts.tmt.prompt import Prompt
-from tts.training.ctc import CtcAligner
-from tts.training.durations import MisalignedError, align
-from tts.training.sphinx import SAMPLE_HZ, SphinxAligner
-from tts.training.textgrid import Alignment
 from tts.vocabulary import TextVocabulary
 from tts.voice import Reference
 

@@ -32,9 +32,9 @@ from app.small.pipeline import ROOT, Places
 from app.small.voices import DEFAULT
 from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError
+from tts.alignment.durations import MisalignedError, text_pieces
 from tts.base import TOKEN_HZ
 from tts.tmt.model import Tmt
-from tts.training.durations import MisalignedError, text_pieces
 from tts.training.tmt import example
 from tts.vocabulary import TextVocabulary
 

@@ -29,8 +29,8 @@ from configs.schema import ConfigError, TtsConfig
 from configs.vocabulary import vocabulary_id
 
 if TYPE_CHECKING:
+    from tts.alignment.textgrid import Alignment
     from tts.training.dataset import Prepared
-    from tts.training.textgrid import Alignment
 
 HZ = 16_000
 LEAD_S, TAIL_S = 0.08, 0.2  # kept before the first word and after the last one
@@ -126,8 +126,8 @@ class Preparer:
         import torch
 
         import tts
-        from tts.training.ctc import CtcAligner
-        from tts.training.durations import text_pieces
+        from tts.alignment.ctc import CtcAligner
+        from tts.alignment.durations import text_pieces
         from tts.vocabulary import TextVocabulary
 
         torch.set_num_threads(1)
@@ -142,9 +142,9 @@ class Preparer:
         """The item as the trainer takes it. Raises RejectedError."""
         import torch
 
+        from tts.alignment.durations import MisalignedError
         from tts.text import spoken
         from tts.training.dataset import Prepared
-        from tts.training.durations import MisalignedError
         from tts.training.tmt import example
 
         if item.fault:
@@ -211,8 +211,8 @@ class Preparer:
         return samples
 
     def _align(self, item: Item, samples: np.ndarray, text: str) -> "Alignment":
-        from tts.training.durations import MisalignedError
-        from tts.training.textgrid import Alignment, read_textgrid
+        from tts.alignment.durations import MisalignedError
+        from tts.alignment.textgrid import Alignment, read_textgrid
 
         if isinstance(item.alignment, Path):
             return read_textgrid(item.alignment)
@@ -227,7 +227,7 @@ def _trimmed(
     samples: np.ndarray, alignment: "Alignment"
 ) -> tuple[np.ndarray, list[tuple[str, float, float]], list[tuple[str, float]]]:
     """Samples, words and phones without the silence at both ends, which would be waited for in vain."""
-    from tts.training.durations import MisalignedError
+    from tts.alignment.durations import MisalignedError
 
     if not alignment.words:
         raise MisalignedError("the alignment has no words")

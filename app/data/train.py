@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from app.small.loop import train
+    from tts.alignment.durations import text_pieces
     from tts.training.dataset import Dataset
-    from tts.training.durations import text_pieces
     from tts.training.embedding import text_embedding
     from tts.training.tmt import task
     from tts.vocabulary import TextVocabulary

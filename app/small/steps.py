@@ -341,7 +341,7 @@ class TextToTokenData(NamedTuple):
 
 def text_to_token_data(places: Places) -> TextToTokenData:
     """Aligned utterances of the assistant's own voice."""
-    from tts.training.durations import text_pieces
+    from tts.alignment.durations import text_pieces
     from tts.vocabulary import TextVocabulary
 
     path = places.asset("tmt") / "tokenizer.json"
@@ -366,7 +366,7 @@ def tmt_examples(
     pieces: Sequence[bytes],
 ) -> list["TmtExample"]:
     """Aligned utterances of the assistant's own voice."""
-    from tts.training.durations import MisalignedError
+    from tts.alignment.durations import MisalignedError
     from tts.training.tmt import example
 
     found = []

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from tts.alignment.durations import MisalignedError
 from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.layout import Field, TrainingSequence, one_step
 from tts.tmt.model import Tmt
-from tts.training.durations import MisalignedError
 from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, speech_parts, task, text_parts
 
 CONFIG = TmtConfig(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tts.alignment.ctc import CtcAligner, forced_path
+from tts.alignment.durations import MisalignedError
+from tts.alignment.textgrid import read_textgrid
 from tts.base import CheckpointError
-from tts.training.ctc import CtcAligner, forced_path
-from tts.training.durations import MisalignedError
-from tts.training.textgrid import read_textgrid
 
 LONG = '''File type = "ooTextFile"
 Object class = "TextGrid"
@@ -215,7 +215,7 @@ def test_words_are_timed_by_a_folder_of_transformers(folder, monkeypatch):
     samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     with pytest.raises(MisalignedError, match="does not hear the text"):  # its weights are random
         aligner.align(samples, "no way")
-    monkeypatch.setattr("tts.training.ctc._MIN_CONFIDENCE", 0.0)
+    monkeypatch.setattr("tts.alignment.ctc._MIN_CONFIDENCE", 0.0)
     found = aligner.align(samples, "It's, no way.")
     assert [word for word, _, _ in found.words] == ["It's,", "no", "way."]
     times = [time for _, start, end in found.words for time in (start, end)]

@@ -8,14 +8,14 @@ import pytest
 import tts
 from app.ask import SAMPLE_QUESTION
 from audio_io.file import read_audio
+from tts.alignment.durations import MisalignedError
+from tts.alignment.sphinx import SphinxAligner
 from tts.base import CheckpointError
 from tts.prompt import PromptReader, sentence
 from tts.text import SpokenStream
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.model import Tmt
 from tts.tmt.prompt import PreparedPrompt
-from tts.training.durations import MisalignedError
-from tts.training.sphinx import SphinxAligner
 from tts.vocabulary import TextVocabulary
 from tts.voice import read_reference
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tts.training.durations import MisalignedError, after_a_sentence, align, byte_pieces, text_pieces
+from tts.alignment.durations import MisalignedError, after_a_sentence, align, byte_pieces, text_pieces
 
 
 def durations(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tts import checkpoint
+from tts.alignment.durations import after_a_sentence, align
 from tts.base import CheckpointError
 from tts.tmt.config import TmtConfig
 from tts.tmt.layout import (
@@ -37,7 +38,6 @@ from tts.tmt.layout import (
 )
 from tts.tmt.model import Tmt
 from tts.training.batches import BatchPlan, Size
-from tts.training.durations import after_a_sentence, align
 
 
 class TimedText(NamedTuple):

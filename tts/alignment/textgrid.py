@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tts.training.durations import MisalignedError
+from tts.alignment.durations import MisalignedError
 
 # In the long and the short form alike, what counts are quoted strings, numbers and flags that stand free
 _VALUE = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?[\d.]+(?:[eE][-+]?\d+)?)(?!\S)')

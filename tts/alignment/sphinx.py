@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tts.training.durations import MisalignedError
-from tts.training.textgrid import Alignment
+from tts.alignment.durations import MisalignedError
+from tts.alignment.textgrid import Alignment
 
 SAMPLE_HZ = 16_000
 _FRAME_S = 0.01

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tts.alignment.durations import MisalignedError
+from tts.alignment.textgrid import Alignment
 from tts.base import CheckpointError
-from tts.training.durations import MisalignedError
-from tts.training.textgrid import Alignment
 
 SAMPLE_HZ = 16_000
 _REACH_S = 0.1  # a letter sounds at most this long before and after the frames that name it
