@@ -10,8 +10,8 @@ from typing import TextIO
 
 from app.about import about
 from app.assemble import Assistant, prepare_process
-from app.cli import configuration
 from app.clock import never_skip, run_skipping
+from app.configuration import configuration
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, SessionEvent, TurnDone, UserText
 from app.trace import TurnTrace, waterfall_line, write_json
 from asr.base import SAMPLE_RATE

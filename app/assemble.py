@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from app.events import SessionEvent
 from app.gpu_plan import plan_for, total_gib
+from app.needs import located
 from app.reply import SessionOptions
 from app.session import Session
-from app.weights import located
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Recognizer

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 import logging
 import os
 import sys
@@ -12,8 +11,7 @@ from pathlib import Path
 
 from app.bench.options import BENCHMARKS, add_bench
 from app.data import options as data
-from configs.loader import DEFAULTS, load
-from configs.schema import AppConfig, ConfigError
+from configs.schema import ConfigError
 
 EVALUATIONS = {"small": "app.small.evaluate", "tts": "app.data.evaluate", "decoder": "app.small.decoder_settings"}
 TRAININGS = {"small": "app.small.pipeline", "tmt": "app.data.train", "student": "app.data.student"}
@@ -268,28 +266,6 @@ def _hosting(port: int) -> argparse.ArgumentParser:
     return options
 
 
-def default_config() -> Path:
-    """The configuration used when none is named: for the GPU where one and all of its weights are there."""
-    return DEFAULTS / ("gpu.yaml" if _gpu_ready() else "tiny.yaml")
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA driver runs: a look that costs nothing."""
-    return Path("/proc/driver/nvidia/version").exists()
-
-
-def _gpu_ready() -> bool:
-    if not has_gpu():
-        return False
-    from app.weights import everything_there
-
-    if not everything_there(load(DEFAULTS / "gpu.yaml")):
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code."""
     if not arguments:
@@ -345,22 +321,3 @@ def exit_code(error: Exception) -> int | None:
     if isinstance(error, RecognizerError | DeviceError | ChatModelError | SynthesisError | WeightsError | OSError):
         return 1
     return None
-
-
-def configuration(options: argparse.Namespace, extra: Sequence[str] = ()) -> AppConfig:
-    """The configuration that a command's options name."""
-    settings = [*extra, *options.settings]
-    if getattr(options, "voice", None):
-        settings.append(f"tts.voice={options.voice}")
-    if getattr(options, "voice_text", None) is not None:
-        if not options.voice:
-            raise ConfigError("--voice-text is what a recording says: name the recording with --voice REF.wav.")
-        if not options.voice_text.strip():
-            raise ConfigError("--voice-text is empty; leave it out, or write what the recording says.")
-        text = json.dumps(options.voice_text, ensure_ascii=False)
-        settings += [f"tts.voice_text={text}", "tts.prompt_prosody=true"]
-    if getattr(options, "speed", None) is not None:
-        if not 0.5 <= options.speed <= 2.0:
-            raise ConfigError(f"--speed {options.speed:g}: choose a rate between 0.5 and 2.0.")
-        settings.append(f"tts.speed={options.speed}")
-    return load(options.config or default_config(), settings)

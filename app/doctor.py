@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from app.about import processor
-from app.cli import configuration
+from app.configuration import configuration
 from app.gpu_plan import plan_for, total_gib
-from app.weights import chosen, needs, place, published_gb, size_of
+from app.needs import chosen, needs, place, published_gb, size_of
 from configs.schema import BUNDLED, AppConfig
 
 REQUIRED = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.weights import ROOT, chosen, needs, place, published_gb, size_of
+from app.needs import ROOT, chosen, needs, place, published_gb, size_of
 from configs.schema import BUNDLED, AppConfig
 
 _CONTEXT_GIB = 0.8  # CUDA itself and its kernels

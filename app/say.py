@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from app import timestamps
 from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from audio_io.file import WavWriter
 from configs.schema import AppConfig, ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, SynthesisStream, TwoPass

@@ -17,7 +17,7 @@ from app import afresh
 from app.about import about
 from app.ask import Screen
 from app.assemble import Assistant, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.events import Failed, SessionEvent, TurnDone
 from app.live import LiveDevice
 from app.session import Session

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from app.assemble import build_recognizer, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.worker import Worker
 from asr.base import SAMPLE_RATE, Event, FinalTranscript, Recognizer
 from audio_io.file import read_audio

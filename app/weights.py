@@ -1,23 +1,21 @@
 """`launch.py weights`: what the chosen configuration needs, which file goes where, whether it is whole, and fetching it."""
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import hub
-from app.cli import configuration, has_gpu
+from app.configuration import configuration, has_gpu
 from app.hub import Wanted, WeightsError
-from app.weights_table import NEEDS, Need
+from app.needs import chosen, needs, place, published_gb, size_of
+from app.weights_table import Need
 from configs.loader import DEFAULTS
-from configs.schema import BUNDLED, AppConfig, ConfigError
+from configs.schema import BUNDLED, AppConfig
 
 if TYPE_CHECKING:
     from tts.public import Part
-
-ROOT = Path(__file__).parent.parent
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,62 +26,6 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "get":
         return get(config, hub.HUBS if options.hub == "auto" else (options.hub,))
     return {"list": list_needs, "where": explain, "check": check}[options.what](config)
-
-
-def needs(config: AppConfig) -> Iterator[Need]:
-    """The models that the configuration asks for."""
-    unused = {"tts.tmt"} if config.tts.backend == "interleaved" else {"tts.interleaved.model", "tts.interleaved.heads"}
-    if config.tts.interleaved.heads == "none":
-        unused.add("tts.interleaved.heads")
-    if config.llm.engine == "openai":
-        unused.add("llm.model")  # the server has it
-    return (need for need in NEEDS if need.key not in unused)
-
-
-def chosen(config: AppConfig, need: Need) -> str:
-    """The value of the setting."""
-    value: Any = config
-    for name in need.key.split("."):
-        value = getattr(value, name)
-    return str(value)
-
-
-def place(config: AppConfig, need: Need) -> Path:
-    """Where the model must lie, or lies in a hub's cache."""
-    value = chosen(config, need)
-    if value == BUNDLED:
-        return ROOT / need.folder
-    wanted = need.wanted(value)
-    return (wanted and hub.local(wanted)) or Path(value).expanduser()
-
-
-def everything_there(config: AppConfig) -> bool:
-    """Whether this machine has all that the configuration asks for."""
-    return all(place(config, need).exists() for need in needs(config))
-
-
-def located(config: AppConfig, section: str) -> AppConfig:
-    """The configuration with folders of this machine for what a section names in a hub. Raises ConfigError.
-
-    Nothing is fetched: that is done by `launch.py weights get`, never in the middle of a conversation.
-    """
-    for need in needs(config):
-        wanted = need.wanted(chosen(config, need)) if need.key.startswith(f"{section}.") else None
-        if wanted is None:
-            continue
-        folder = hub.local(wanted)
-        if folder is None:
-            raise ConfigError(
-                f"{need.key}={chosen(config, need)} is no folder here, and no hub's cache on this machine holds "
-                f"{', '.join(wanted.patterns)} of it: run `launch.py weights get` with the same settings."
-            )
-        config = _with(config, need.key.split("."), str(folder))
-    return config
-
-
-def _with(value: Any, names: list[str], new: str) -> Any:
-    changed = new if len(names) == 1 else _with(getattr(value, names[0]), names[1:], new)
-    return dataclasses.replace(value, **{names[0]: changed})
 
 
 def list_needs(config: AppConfig) -> int:
@@ -104,12 +46,6 @@ def list_needs(config: AppConfig) -> int:
 def _missing(need: Need, value: str) -> str:
     published = published_gb(need, value)
     return f"MISSING ({published:g} GB to fetch)" if published else "MISSING"
-
-
-def published_gb(need: Need, value: str) -> float:
-    """Size of what a setting names in a public repository of the table; 0: not known."""
-    wanted = need.wanted(value)
-    return next((source.gb for source in need.public if wanted and source.repository == wanted.repository), 0.0)
 
 
 def _remedy(config: AppConfig) -> str:
@@ -243,16 +179,6 @@ def _licence(need: Need, value: str, path: Path) -> str:
         if path.name == source.files[0] or (len(source.files) == 1 and (path / source.files[0]).is_file()):
             return source.repository.licence
     return "licence: see where it came from"
-
-
-def size_of(path: Path, need: Need | None = None, value: str = "") -> int:
-    """Bytes of a file, or of the files of a folder; of a hub's folder only what the need wants of it."""
-    if path.is_file():
-        return path.stat().st_size
-    wanted = need.wanted(value) if need else None
-    patterns = wanted.all if wanted else ["*"]
-    files = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
-    return sum(file.stat().st_size for file in files)
 
 
 def _write(line: str) -> None:

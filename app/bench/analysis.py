@@ -25,7 +25,7 @@ from app.bench.ablations import AnalysisPlan, held_out_losses, train_all
 from app.bench.analysis_page import page
 from app.bench.listening import JUDGE, Listening
 from app.bench.spoken_settings import GROUPS, REFERENCE, Sentence, Setting, speak
-from app.cli import configuration
+from app.configuration import configuration
 from app.small.corpus import Corpus, CorpusError
 from app.small.judges import difference, error_rate
 from app.small.pipeline import ROOT, Places

@@ -19,7 +19,7 @@ from app.assemble import build_recognizer, prepare_process
 from app.bench.cases import CLIP_HZ, LEAD_S, in_room
 from app.bench.simulate import Simulation
 from app.bench.summary import weights
-from app.cli import configuration
+from app.configuration import configuration
 from app.turn_taking import Hush, Interrupt, ReplyStarted, Resume, TurnTaking
 from asr.base import Event, FinalTranscript, Recognizer
 from audio_io.resample import resample

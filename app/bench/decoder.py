@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from app.about import about
 from app.assemble import prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from configs.schema import ConfigError, TtsConfig
 from tts.base import TOKEN_HZ
 from tts.decoder.config import FlowConfig

@@ -18,7 +18,7 @@ from app.about import about
 from app.assemble import Assistant, prepare_process
 from app.bench.cases import CLIP_HZ, built_in
 from app.bench.words import said_at_once
-from app.cli import configuration
+from app.configuration import configuration
 from asr.base import FinalTranscript, Recognizer, SpeechStarted, VoiceHeard
 from audio_io.base import FRAME_SAMPLES
 from audio_io.echo import echo_control

@@ -12,8 +12,8 @@ import torch
 
 import tts
 from app.bench.decoder import prompt, timed
+from app.needs import located
 from app.small.judges import JUDGES
-from app.weights import located
 from configs.schema import AppConfig
 from tts.base import SAMPLE_RATE, TOKEN_HZ
 from tts.decoder.flow import FlowDecoder

@@ -24,8 +24,8 @@ from app.bench.parts import Loader, Parts, Variant
 from app.bench.simulate import Simulation
 from app.bench.summary import Results
 from app.bench.talk import Conversation, hold
-from app.cli import configuration, default_config
 from app.clock import run_skipping
+from app.configuration import configuration, default_config
 from app.trace import write_json
 from audio_io.file import write_wav
 from configs.loader import load

@@ -21,8 +21,8 @@ import numpy as np
 from app.about import about
 from app.assemble import Assistant, prepare_process
 from app.bench.cases import CLIP_HZ, Case, built_in
-from app.cli import configuration
 from app.clock import never_skip, run_skipping
+from app.configuration import configuration
 from app.events import BotSpeaking, SessionEvent, TurnDone, UserText
 from app.trace import TurnTrace
 from audio_io.base import Clock

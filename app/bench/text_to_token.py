@@ -27,9 +27,9 @@ from app.bench.contestants import BASELINE, PAPER, SPEECH_PER_TEXT, TMT, VADUSA,
 from app.bench.listening import Listening, decoding_cost
 from app.bench.memory import peak_mib
 from app.bench.text_to_token_page import drawings, page
-from app.cli import configuration
+from app.configuration import configuration
+from app.needs import located
 from app.small.judges import error_rate
-from app.weights import located
 from configs.schema import AppConfig, ConfigError
 from tts.base import TOKEN_HZ
 from tts.decoder.config import FlowConfig

@@ -23,7 +23,7 @@ from app.bench.metrics import Estimate, estimate, mean, p50, p90
 from app.bench.pauses import questions_with_pauses
 from app.bench.simulate import Simulation
 from app.bench.summary import weights
-from app.cli import configuration
+from app.configuration import configuration
 from asr.base import FinalTranscript, Recognizer
 from asr.turn_end import ASSETS as JUDGE
 from configs.schema import AppConfig, ConfigError

@@ -20,7 +20,7 @@ import numpy as np
 from app.about import about
 from app.bench.acoustic import user_spans
 from app.bench.cases import CLIP_HZ, Case, built_in
-from app.cli import configuration
+from app.configuration import configuration
 from app.trace import AUDIBLE
 from app.web.protocol import HEADER
 from audio_io.base import DeviceError

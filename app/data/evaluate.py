@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from app.about import about
 from app.assemble import build_recognizer, build_synthesizer, build_voice, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.data.testset import Case, errors, language_of, read_testset, score
 from audio_io.file import read_audio, write_wav
 from configs.device import resolve

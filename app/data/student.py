@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from app.cli import configuration
+from app.configuration import configuration
 from app.data.sources import Item, read_source
 from app.small.pipeline import keep_memory
 from configs.device import resolve

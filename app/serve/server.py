@@ -7,7 +7,7 @@ import socket
 import sys
 
 from app.assemble import Assistant, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.serve.application import create
 from app.serve.wire import MAX_EVENT_BYTES
 from app.web import hosting

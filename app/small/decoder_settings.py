@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from app.about import about
 from app.assemble import build_synthesizer, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.small.corpus import Corpus, Utterance
 from app.small.evaluate import heard_by
 from app.small.judges import bootstrap, error_rate, words

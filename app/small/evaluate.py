@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from app.about import about
 from app.assemble import Assistant, build_chat, build_recognizer, build_synthesizer, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.small.corpus import Corpus, Utterance
 from app.small.judges import JUDGES, ErrorRate, SpeakerJudge, bootstrap, error_rate, satisfies, voiced_f0
 from app.small.synth import SAMPLE_RATE as CORPUS_HZ

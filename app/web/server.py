@@ -6,7 +6,7 @@ import socket
 import sys
 
 from app.assemble import Assistant, prepare_process
-from app.cli import configuration
+from app.configuration import configuration
 from app.web import hosting
 from app.web.application import create
 from app.web.protocol import MAX_MESSAGE_BYTES

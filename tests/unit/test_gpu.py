@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from app import assemble, cli
+from app import assemble, cli, configuration
 from app.gpu_plan import Plan, plan, plan_for, speech_cache_gib
-from app.weights import needs
+from app.needs import needs
 from configs import device
 from configs.loader import DEFAULTS, load
 from configs.schema import ConfigError
@@ -115,17 +115,17 @@ def test_a_missing_gpu_is_one_line(
 
 def test_the_default_configuration_is_the_gpus_only_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = [False]
-    monkeypatch.setattr(cli, "has_gpu", lambda: driver[0])
-    monkeypatch.setattr("app.weights.everything_there", lambda config: config == load(GPU))
+    monkeypatch.setattr(configuration, "has_gpu", lambda: driver[0])
+    monkeypatch.setattr("app.configuration.everything_there", lambda config: config == load(GPU))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert cli.default_config().name == "tiny.yaml"
+    assert configuration.default_config().name == "tiny.yaml"
     driver[0] = True
-    assert cli.default_config().name == "gpu.yaml"
+    assert configuration.default_config().name == "gpu.yaml"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert cli.default_config().name == "tiny.yaml"
+    assert configuration.default_config().name == "tiny.yaml"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("app.weights.everything_there", lambda config: False)
-    assert cli.default_config().name == "tiny.yaml"
+    monkeypatch.setattr("app.configuration.everything_there", lambda config: False)
+    assert configuration.default_config().name == "tiny.yaml"
 
 
 def test_weights_are_those_for_the_gpu_where_one_is(

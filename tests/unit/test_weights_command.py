@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from app.cli import main
-from app.weights import NEEDS
+from app.weights_table import NEEDS
 from configs.schema import AppConfig
 from tts import public
 

@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from app import hub, weights
+from app import hub, needs
 from app.cli import main
 from app.weights_table import COSYVOICE, NEEDS
 from configs.loader import load
@@ -87,7 +87,7 @@ def test_what_is_named_is_fetched_once_and_found_without_the_hub(
     assert "getting" not in capsys.readouterr().out
     assert main(["weights", "list", *settings(**DECODER)]) == 0
     assert f"tts.flow={OWN}  1.0 MB" in capsys.readouterr().out
-    folder = Path(weights.located(load(None, settings(**DECODER)[1::2]), "tts").tts.flow)
+    folder = Path(needs.located(load(None, settings(**DECODER)[1::2]), "tts").tts.flow)
     assert (folder / "flow.pt").read_bytes() == CONTENT
 
 
@@ -181,7 +181,7 @@ def test_no_network(unserved: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert "fetch flow.pt, hift.pt of FunAudioLLM/CosyVoice2-0.5B on another machine" in out
     assert "--set tts.flow=FOLDER --set tts.vocoder=FOLDER" in out
     with pytest.raises(ConfigError, match=r"holds flow\.pt of it: run `launch\.py weights get`"):
-        weights.located(load(None, [f"tts.flow={COSYVOICE.name}"]), "tts")
+        needs.located(load(None, [f"tts.flow={COSYVOICE.name}"]), "tts")
 
 
 def test_a_wrong_name_and_a_wrong_kind(served: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
