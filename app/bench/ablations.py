@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from app.bench.spoken_settings import REFERENCE, Sentence, Setting, faulty
 from app.small.loop import LoopConfig, train
-from app.small.pipeline import Places
+from app.small.plan import Places
 from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.layout import IGNORED, Field, Role, TrainingSequence, one_step, packed, steady, visible
 from tts.tmt.model import Tmt
@@ -55,7 +55,7 @@ def train_all(
     plan: AnalysisPlan, places: Places, folder: Path, sentences: Sequence[Sentence], *, show_bar: bool
 ) -> dict[str, tuple[Tmt, dict[str, Any]]]:
     """Every model with its figures: losses on held-out speech, steps and computing time."""
-    from app.small.steps import text_to_token_data
+    from app.small.steps.text_to_token import text_to_token_data
 
     data = text_to_token_data(places)
     found = {}

@@ -28,7 +28,7 @@ from app.bench.spoken_settings import GROUPS, REFERENCE, Sentence, Setting, spea
 from app.configuration import configuration
 from app.small.corpus import Corpus, CorpusError
 from app.small.judges import difference, error_rate
-from app.small.pipeline import ROOT, Places
+from app.small.plan import ROOT, Places
 from app.small.voices import DEFAULT
 from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError
@@ -78,7 +78,7 @@ class Memory:
 
 def held_out_speech(places: Places, count: int) -> list[Sentence]:
     """Aligned held-out utterances of the assistant's own voice. Raises CorpusError."""
-    from app.small.steps import token_arrays
+    from app.small.steps.material import token_arrays
 
     path = places.asset("tmt") / "tokenizer.json"
     vocabulary, pieces = TextVocabulary(path), text_pieces(path)

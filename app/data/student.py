@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from app.configuration import configuration
 from app.data.sources import Item, read_source
-from app.small.pipeline import keep_memory
+from app.small.allocator import keep_memory
 from configs.device import resolve
 from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError, TtsConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.small.pipeline import keep_memory
+from app.small.allocator import keep_memory
 from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import yaml
 
-from app.small.pipeline import ASSETS, ON_REQUEST, ROOT
+from app.small.plan import ASSETS, ON_REQUEST, ROOT
 from app.small.steps import STEPS
 from app.small.synth import Espeak, Flite, SynthesizerError
 from configs.loader import DEFAULTS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
-from app.small.pipeline import ON_REQUEST
+from app.small.plan import ON_REQUEST
 
 ROOT = Path(cli.__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

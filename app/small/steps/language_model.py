@@ -1,0 +1,36 @@
+"""Steps of the language model: the vocabulary that it shares with the synthesiser, and its model."""
+
+import shutil
+
+from app.small.plan import Places, SmallTraining, fit
+
+NUM_PROSE_LINES = 6000  # that the language model reads beside its dialogues
+
+
+def vocabulary(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Learn the text vocabulary that the language model and the synthesiser share."""
+    from app.small.text import SpokenText
+    from llm.training import vocabulary as training
+    from llm.training.dialogue import conversations
+
+    prose = SpokenText().prose(training.SEED, training.NUM_PROSE)
+    tokenizer = training.train(training.texts(prose, conversations(training.SEED, training.NUM_DIALOGUES)))
+    training.save(tokenizer, places.asset("qwen"))
+    places.asset("tmt").mkdir(parents=True, exist_ok=True)
+    shutil.copy(places.asset("qwen") / "tokenizer.json", places.asset("tmt") / "tokenizer.json")
+    return {"tokens": tokenizer.get_vocab_size()}
+
+
+def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Train the language model on its dialogues, some of them as the recogniser hears them."""
+    from app.small.hearing import confusions
+    from app.small.text import SpokenText
+    from llm.training.qwen import task
+    from llm.training.score import HELD_OUT, read_questions
+    from llm.vocabulary import Vocabulary
+
+    prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
+    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
+    questions, start = read_questions(HELD_OUT), places.first_weights("qwen")
+    made = task(Vocabulary(places.asset("qwen")), prose, questions, confusions=misheard, start=start)
+    return fit(places, "qwen", made, plan.qwen)
