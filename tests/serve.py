@@ -20,6 +20,8 @@ from configs.schema import ServeConfig
 from tests.fakes import ScriptedChat, ScriptedRecognition
 from tests.web import ScriptedRecognizer, assistant, running
 
+LONG = " ".join(f"word{i}" for i in range(40))
+
 
 class Finishing(ScriptedRecognition):
     """What is left of the script has happened when the turn is said to be over."""
@@ -154,3 +156,25 @@ class Program:
                 self._news.set()
         self.closed = (self.socket.close_code or 1006, self.socket.close_reason or "")
         self._news.set()
+
+
+def chat(*replies: str, **how: Any) -> ScriptedChat:
+    """A model that answers soon."""
+    return ScriptedChat(*replies, **{"first_s": 0.02, "token_s": 0.005, **how})
+
+
+def asked(model: ScriptedChat, turn: int = -1) -> list[tuple[str, str]]:
+    """The conversation that a turn was asked with, without the system's message."""
+    return [(message.role, message.content) for message in model.asked[turn]][1:]
+
+
+async def answered(program: Program, *, number: int = 1) -> dict[str, Any]:
+    """The `number`th response, when it is done."""
+    return (await program.until("response.done", count=number))["response"]
+
+
+async def say(program: Program, text: str, **how: Any) -> None:
+    """A written message of the user, and a reply to it."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+    await program.send("conversation.item.create", item=item)
+    await program.send("response.create", **how)

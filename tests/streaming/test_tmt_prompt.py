@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.streaming.test_tmt import TEXT, Recorded, check_against_full_passes, make, stream
+from tests.tmt import TEXT, Recorded, check_against_full_passes, make, stream
 from tts.base import SynthesisError
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.layout import Field, Role, one_step, visible

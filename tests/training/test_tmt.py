@@ -12,7 +12,8 @@ from tts.tmt.config import TmtConfig, small_config
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.layout import Field, TrainingSequence, one_step
 from tts.tmt.model import Tmt
-from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, speech_parts, task, text_parts
+from tts.training.shared_parts import speech_parts, text_parts
+from tts.training.tmt import TimedText, TmtExample, TmtTask, TmtTraining, example, task
 
 CONFIG = TmtConfig(
     text_vocab_size=32,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.streaming.test_tmt import TEXT, make, stream
+from tests.tmt import TEXT, make, stream
 from tts.base import TOKEN_HZ, LengthError, TwoPass
 from tts.tmt.decode import DecodeOptions
 from tts.tmt.pacing import begin, scaled

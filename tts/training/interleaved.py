@@ -14,7 +14,8 @@ from tts import checkpoint
 from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.model import TIED_HEAD, InterleavedLm
 from tts.interleaved.sequence import IGNORED, complete, interleavable, interleaved
-from tts.training.tmt import SharedParts, TmtExample, batch_plan, join, speech_parts, text_parts
+from tts.training.shared_parts import SharedParts, speech_parts, text_parts
+from tts.training.tmt import TmtExample, batch_plan, join
 
 EVALUATED_TOGETHER = 16
 
