@@ -182,6 +182,12 @@ def parser() -> argparse.ArgumentParser:
         "MODELSCOPE_CACHE). What is there already is not fetched again, so an interrupted run loses one file at most.",
     )
     get.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="aligners for `data prepare`, such as fa-zh, instead of what the settings name",
+    )
+    get.add_argument(
         "--hub",
         choices=("auto", "huggingface", "modelscope"),
         default="auto",

@@ -32,7 +32,11 @@ def chosen(config: AppConfig, need: Need) -> str:
 
 def place(config: AppConfig, need: Need) -> Path:
     """Where the model must lie, or lies in a hub's cache."""
-    value = chosen(config, need)
+    return lies(need, chosen(config, need))
+
+
+def lies(need: Need, value: str) -> Path:
+    """The place of what a setting's value names."""
     if value == BUNDLED:
         return ROOT / need.folder
     wanted = need.wanted(value)

@@ -2,17 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import hub
 from app.configuration import configuration, has_gpu
 from app.hub import Wanted, WeightsError
-from app.needs import chosen, needs, place, published_gb, size_of
-from app.weights_table import Need
+from app.needs import chosen, lies, needs, place, published_gb, size_of
+from app.weights_table import ALIGNER, Need
 from configs.loader import DEFAULTS
-from configs.schema import BUNDLED, AppConfig
+from configs.schema import BUNDLED, AppConfig, ConfigError
 
 if TYPE_CHECKING:
     from tts.public import Part
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
         options.config = DEFAULTS / "gpu.yaml"
     config = configuration(options)
     if options.what == "get":
-        return get(config, hub.HUBS if options.hub == "auto" else (options.hub,))
+        return get(config, hub.HUBS if options.hub == "auto" else (options.hub,), options.names)
     return {"list": list_needs, "where": explain, "check": check}[options.what](config)
 
 
@@ -77,14 +77,20 @@ def explain(config: AppConfig) -> int:
     return 0
 
 
-def get(config: AppConfig, hubs: tuple[str, ...]) -> int:
-    """Fetch what the configuration names in public repositories and this machine lacks; 1 when something is missing."""
+def get(config: AppConfig, hubs: tuple[str, ...], names: Sequence[str] = ()) -> int:
+    """Fetch what this machine lacks of what the configuration names in public repositories; 1 when something is missing.
+
+    `names`: aligners, instead of what the configuration names. Raises ConfigError.
+    """
+    values = [(ALIGNER, name) for name in names] or [(need, chosen(config, need)) for need in needs(config)]
     absent: dict[str, tuple[Wanted, list[Need]]] = {}
-    for need in needs(config):
-        wanted = need.wanted(chosen(config, need))
+    for need, value in values:
+        wanted = need.wanted(value)
+        if wanted is None and names:
+            raise ConfigError(f"{value} is no name of a public aligner: write fa-zh, or OWNER/REPOSITORY.")
         if wanted is None or hub.local(wanted):
-            there = place(config, need).exists()
-            _write(f"  {'ok     ' if there else 'MISSING'} {need.title} ({need.key}): {place(config, need)}")
+            path = lies(need, value)
+            _write(f"  {'ok     ' if path.exists() else 'MISSING'} {need.title} ({need.key}): {path}")
             continue
         before, asking = absent.get(wanted.repository.name, (wanted, []))
         patterns, optional = (tuple(dict.fromkeys(a + b)) for a, b in zip(before.parts, wanted.parts, strict=True))
@@ -96,16 +102,16 @@ def get(config: AppConfig, hubs: tuple[str, ...]) -> int:
             _write(f"  ok      {hub.fetch(wanted, hubs)}")
         except WeightsError as error:
             _write(f"  FAULT   {error}\n          {_by_hand(wanted, asking)}")
-    missing = sum(not place(config, need).exists() for need in needs(config))
+    missing = sum(not lies(need, value).exists() for need, value in values)
     if missing:
         _write(f"\n{missing} missing; what no hub has: see `launch.py weights where`.")
         return 1
-    _write("\nEverything is there. `launch.py weights check` reads it.")
+    _write("\nEverything is there." + ("" if names else " `launch.py weights check` reads it."))
     return 0
 
 
 def _by_hand(wanted: Wanted, asking: list[Need]) -> str:
-    settings = " ".join(f"--set {need.key}=FOLDER" for need in asking)
+    settings = " ".join(f"{need.option}FOLDER" for need in asking)
     return (
         f"Run it again to go on with what is missing; or fetch {', '.join(wanted.patterns)} of {wanted.repository.name} on "
         f"another machine, put them into one FOLDER here, and use {settings}."

@@ -44,9 +44,12 @@ PARAFORMER_STREAMING = Repository(
     modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
     licence=_FUNASR,
 )
+TIMESTAMPS_ZH = Repository(
+    name="funasr/fa-zh", modelscope="iic/speech_timestamp_prediction-v1-16k-offline", licence=_FUNASR
+)
 SHORT_NAMES = {  # FunASR's own
     repository.name.partition("/")[2]: repository.name
-    for repository in (PARAFORMER_EN, PARAFORMER_ZH, PARAFORMER_STREAMING)
+    for repository in (PARAFORMER_EN, PARAFORMER_ZH, PARAFORMER_STREAMING, TIMESTAMPS_ZH)
 }
 
 
@@ -70,6 +73,11 @@ class Need:
     voices: bool = False  # only for a voice from a recording, or for the bundled voice in another decoder
     public: tuple[Source, ...] = ()
 
+    @property
+    def option(self) -> str:
+        """What a folder is written behind on the command line."""
+        return f"{self.key} " if self.key.startswith("--") else f"--set {self.key}="
+
     def wanted(self, value: str) -> Wanted | None:
         """What the setting's value asks of a hub; None: it names something on this machine."""
         name = SHORT_NAMES.get(value, value)
@@ -86,10 +94,10 @@ class Need:
         return Wanted(repository=Repository(name=name, modelscope=name), patterns=("config.json", "model.safetensors"))
 
 
-def _paraformer(*repositories: Repository) -> tuple[Source, ...]:
+def _funasr(gb: float, *repositories: Repository) -> tuple[Source, ...]:
     files = ("model.pt", "config.yaml", "tokens.json", "am.mvn")
     optional = ("configuration.json", "seg_dict*")
-    return tuple(Source(repository=one, files=files, optional=optional, gb=0.9) for one in repositories)
+    return tuple(Source(repository=one, files=files, optional=optional, gb=gb) for one in repositories)
 
 
 def _cosyvoice(gb: float, *files: str) -> Source:
@@ -109,13 +117,13 @@ NEEDS = (
         title="recogniser, final pass (Paraformer)",
         key="asr.model",
         folder="asr/assets/paraformer",
-        public=_paraformer(PARAFORMER_EN, PARAFORMER_ZH),
+        public=_funasr(0.9, PARAFORMER_EN, PARAFORMER_ZH),
     ),
     Need(
         title="recogniser, partial transcripts (Paraformer)",
         key="asr.streaming_model",
         folder="asr/assets/paraformer",
-        public=_paraformer(PARAFORMER_STREAMING),
+        public=_funasr(0.9, PARAFORMER_STREAMING),
     ),
     Need(title="language model (Qwen)", key="llm.model", folder="llm/assets/qwen-small", public=(_QWEN,)),
     Need(title="text to speech tokens (TMT)", key="tts.tmt", folder="tts/assets/tmt"),
@@ -160,4 +168,11 @@ NEEDS = (
         voices=True,
         public=(_cosyvoice(0.028, "campplus.onnx"), _COMBINED),
     ),
+)
+
+ALIGNER = Need(  # no setting: `data prepare` asks for it, and `weights get` by its name
+    title="aligner of Mandarin text and speech",
+    key="--aligner",
+    folder="",
+    public=(*_funasr(0.16, TIMESTAMPS_ZH), *_funasr(0.9, PARAFORMER_ZH)),
 )

@@ -34,8 +34,8 @@ _NEEDED = (
 _SPEAKER_CLUSTERING = "funasr.models.campplus.cluster_backend"  # optional for FunASR; costs a second of scikit-learn
 
 
-def import_funasr(*, whole: bool = False) -> Any:
-    """Import FunASR's `AutoModel` class and register Paraformer; with `whole`, everything FunASR has.
+def import_funasr(*, whole: bool = False, also: Sequence[str] = ()) -> Any:
+    """Import FunASR's `AutoModel` class and register Paraformer and the modules `also`; with `whole`, everything it has.
 
     FunASR's package file imports all sub-modules. To load only some, an empty package object with the same path takes
     its place; the sub-modules are FunASR's own, unchanged.
@@ -51,7 +51,7 @@ def import_funasr(*, whole: bool = False) -> Any:
                 sys.modules.pop("funasr", None)
                 importlib.import_module("funasr")
             auto = importlib.import_module("funasr.auto.auto_model")
-            for name in _NEEDED:
+            for name in (*_NEEDED, *also):
                 importlib.import_module(name)
             return auto.AutoModel
         except ImportError as error:

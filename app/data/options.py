@@ -35,9 +35,9 @@ def add_prepare(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument(
         "--aligner",
-        type=Path,
         metavar="DIR",
-        help="transformers folder of a wav2vec 2.0 model with CTC, for items without a TextGrid",
+        help="for items without a TextGrid: transformers folder of a wav2vec 2.0 model with CTC; for Mandarin: FunASR folder "
+        "of a timestamp model (MonotonicAligner, BiCifParaformer, SeacoParaformer), or fa-zh after `weights get fa-zh`",
     )
     prepare.add_argument(
         "--tokenizer",

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.configuration import configuration
+from app.data import aligners
 from app.data.sources import Item, read_source
 from configs.device import resolve
 from configs.schema import ConfigError, TtsConfig
@@ -49,7 +50,7 @@ class Plan:
 
     tts: TtsConfig
     tokenizer: Path  # tokenizer.json of the text tokens
-    aligner: Path | None  # transformers folder with a CTC head
+    aligner: Path | None  # folder of a model, for items without a TextGrid
     device: str
     min_s: float
     max_s: float
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     plan = Plan(
         tts=config.tts,
         tokenizer=_tokenizer(options.tokenizer, config.tts),
-        aligner=options.aligner,
+        aligner=aligners.located(options.aligner) if options.aligner else None,
         device=config.runtime.device,
         min_s=options.min_s,
         max_s=options.max_s,
@@ -126,7 +127,6 @@ class Preparer:
         import torch
 
         import tts
-        from tts.alignment.ctc import CtcAligner
         from tts.alignment.durations import text_pieces
         from tts.vocabulary import TextVocabulary
 
@@ -136,7 +136,7 @@ class Preparer:
         self._speech = tts.load_speech_tokenizer(plan.tts, device)
         self._speaker = tts.load_speaker(plan.tts, device)
         self._vocabulary, self._pieces = TextVocabulary(plan.tokenizer), text_pieces(plan.tokenizer)
-        self._aligner = CtcAligner.load(plan.aligner, device) if plan.aligner else None
+        self._aligner = aligners.load(plan.aligner, device) if plan.aligner else None
 
     def __call__(self, item: Item) -> "Prepared":
         """The item as the trainer takes it. Raises RejectedError."""

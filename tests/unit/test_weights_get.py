@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from app import hub, needs
 from app.cli import main
+from app.data import aligners
 from app.weights_table import COSYVOICE, NEEDS
 from configs.loader import load
 from configs.schema import ConfigError
@@ -241,3 +242,22 @@ def test_the_table_is_consistent() -> None:
                 assert size > 10**6
     assert dataclasses.replace(COSYVOICE).revision == COSYVOICE.revision
     assert {need.key for need in NEEDS if need.wanted("paraformer-en")} >= {"asr.model", "asr.streaming_model"}
+
+
+def test_an_aligner_is_fetched_by_its_name(
+    served: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("model.pt", "config.yaml", "tokens.json", "am.mvn", "seg_dict")
+    served.repositories["funasr/fa-zh"] = {**dict.fromkeys(names, b"x"), "README.md": b"not needed"}
+    assert get("fa-zh", **DECODER) == 0
+    out = capsys.readouterr().out
+    assert (
+        out.count("getting") == out.count("getting funasr/fa-zh for --aligner") == 1
+    )  # nothing that the settings name
+    assert sorted(path.name for path in aligners.located("fa-zh").iterdir()) == sorted(names)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert get("fa-zh", **DECODER) == 0
+    assert get("fa", **DECODER) == 2
+    assert "no name of a public aligner" in capsys.readouterr().err
+    assert get("someone/aligner", **DECODER) == 1
+    assert "use --aligner FOLDER" in capsys.readouterr().out
