@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from app.small.loop import LoopConfig
 from app.small.plan import Places, SmallTraining, fit
+from app.small.steps.aligned import Kept, fingerprint
 from app.small.steps.material import codebook, token_arrays
 from app.small.voices import DEFAULT
 
@@ -108,29 +109,43 @@ def tmt_examples(
     vocabulary: "TextVocabulary",
     pieces: Sequence[bytes],
 ) -> list["TmtExample"]:
-    """Aligned utterances of the assistant's own voice."""
+    """Aligned utterances of the assistant's own voice, of several sets; those that an earlier step aligned are kept."""
+    found = []
+    for name in names:
+        texts, tokens = places.corpus(name) / "index.jsonl", places.work / f"tokens_{name}.npz"
+        made_of = fingerprint(DEFAULT, texts, tokens, places.asset("tmt") / "tokenizer.json")
+        kept = Kept(places.work / f"aligned_{name}.npz", made_of)
+        examples = kept.read()
+        if examples is None:
+            examples = aligned(places, name, vocabulary, pieces)
+            if examples:
+                kept.write(examples)
+        found += examples
+    return found
+
+
+def aligned(places: Places, name: str, vocabulary: "TextVocabulary", pieces: Sequence[bytes]) -> list["TmtExample"]:
+    """Align the utterances of the assistant's own voice in a set."""
     from tts.alignment.durations import MisalignedError
     from tts.training.tmt import example
 
-    found = []
-    for name in names:
-        speech, ids = token_arrays(places, name)
-        left_out = 0
-        for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
-            if utterance.voice != DEFAULT:
-                continue
-            try:
-                made = example(
-                    utterance.text,
-                    utterance.words,
-                    utterance.phones,
-                    speech_ids,
-                    lambda text: [token for token, _ in vocabulary.encode(text)],
-                    pieces,
-                )
-            except MisalignedError:
-                left_out += 1
-            else:
-                found.append(made)
-        tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
+    found, left_out = [], 0
+    speech, ids = token_arrays(places, name)
+    for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
+        if utterance.voice != DEFAULT:
+            continue
+        try:
+            made = example(
+                utterance.text,
+                utterance.words,
+                utterance.phones,
+                speech_ids,
+                lambda text: [token for token, _ in vocabulary.encode(text)],
+                pieces,
+            )
+        except MisalignedError:
+            left_out += 1
+        else:
+            found.append(made)
+    tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
     return found
