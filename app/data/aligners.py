@@ -33,7 +33,8 @@ def located(named: str) -> Path:
     if found is None:
         raise ConfigError(
             f"--aligner {named}: there is no such folder, and no hub's cache on this machine holds "
-            f"{', '.join(wanted.patterns)} of {wanted.repository.name}: `launch.py weights get {named}` fetches them."
+            f"{', '.join(wanted.patterns)} of {wanted.repository.name}: `launch.py weights get {named}` fetches them; "
+            "a transformers model is given as a folder."
         )
     return found
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tts.training.tmt
+from app.small.corpus import CorpusError
 from app.small.plan import ROOT, Places
 from app.small.steps import text_to_token
 from app.small.voices import DEFAULT
@@ -120,3 +121,10 @@ def test_a_broken_file_is_made_anew(places, aligned, content):
     (places.work / "aligned_prose.npz").write_bytes(content)
     assert found(places) == first
     assert aligned == ["prose", "words", "prose"]
+
+
+def test_a_corpus_that_is_gone_is_told(places, aligned):
+    found(places)
+    (places.corpus("prose") / "index.jsonl").unlink()
+    with pytest.raises(CorpusError, match="there is no corpus"):
+        found(places)

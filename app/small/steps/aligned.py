@@ -55,7 +55,7 @@ class Kept(NamedTuple):
 
 
 def fingerprint(voice: str, *files: Path) -> str:
-    """Of a voice, of the content of files, and of the code that maps times to text tokens."""
+    """Of a voice, of the content of files that are there, and of the code that maps times to text tokens."""
     from tts.alignment import durations
     from tts.text.characters import ALONE
     from tts.training.tmt import example
@@ -63,7 +63,7 @@ def fingerprint(voice: str, *files: Path) -> str:
     digest = hashlib.sha256()
     for value in (voice, ALONE, inspect.getsource(durations), inspect.getsource(example)):
         digest.update(hashlib.sha256(value.encode()).digest())
-    for path in files:
+    for path in filter(Path.is_file, files):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
