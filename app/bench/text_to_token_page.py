@@ -1,6 +1,7 @@
 """report.json of `bench tts` -> report.md, and plots in one self-contained report.html."""
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ COLUMNS = {
 }
 BARS = ("rtf", "fpl_a_ms", "fpl_l_pipelined_ms")
 NONE = "-"
+_GRID = re.compile(r"VADUSA, (\d+) heads, (\d+) nodes, tolerance (\d+)")
 
 
 def page(values: dict[str, Any]) -> str:
@@ -50,6 +52,7 @@ def page(values: dict[str, Any]) -> str:
             "|---|---|",
             *better,
             "",
+            *_grid(values["figures"]),
             *_words(values["words"]),
             "## What is counted",
             "",
@@ -57,6 +60,24 @@ def page(values: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _grid(found: dict[str, dict[str, Any]]) -> list[str]:
+    """What a pass of `--grid` brings, and the speed-up over no drafts: a row for heads and nodes, a column for tolerances."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    plain = next(iter(found.values()))
+    for name, one in found.items():
+        if match := _GRID.fullmatch(name):
+            heads, nodes, tolerance = match.groups()
+            faster = plain["rtf"] / one["rtf"]
+            cells.setdefault((heads, nodes), {})[tolerance] = f"{one['tokens_per_pass']:.2f} ({faster:.2f})"
+    if not cells:
+        return []
+    tolerances = list(next(iter(cells.values())))
+    head = [f"| draft heads | nodes | {' | '.join(f'tolerance {tolerance}' for tolerance in tolerances)} |"]
+    head.append(f"|{'---|' * (2 + len(tolerances))}")
+    rows = [f"| {heads} | {nodes} | {' | '.join(row.values())} |" for (heads, nodes), row in cells.items()]
+    return ["Speech tokens per pass, in brackets the speed-up in time over no drafts:", "", *head, *rows, ""]
 
 
 def _words(words: dict[str, dict[str, float]]) -> list[str]:

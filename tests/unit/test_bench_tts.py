@@ -1,5 +1,6 @@
 """`bench tts`: what random weights are made to say, and what is computed from the times."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -83,6 +84,14 @@ def test_random_weights_speak_as_long_as_real_speech():
     }
     told = page(json.loads(json.dumps(values)))
     assert all(name in told for name in (*measured.figures, *values["ratios"]))
+    assert "draft heads" not in told
+    for count, tolerance in itertools.product((4, 6), (1, 2)):
+        grid = {"rtf": plain["rtf"] / count, "tokens_per_pass": tolerance}
+        values["figures"][f"VADUSA, {count} heads, 64 nodes, tolerance {tolerance}"] = drafted | grid
+    assert "| draft heads | nodes | tolerance 1 | tolerance 2 |\n|---|---|---|---|\n| 4 | 64 | 1.00 (4.00) |" in page(
+        values
+    )
+    assert "| 6 | 64 | 1.00 (6.00) | 2.00 (6.00) |" in page(values)
     assert drawings(values).count("<svg") == 4
 
 
