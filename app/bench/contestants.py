@@ -103,8 +103,12 @@ class Rehearsed(Drafter):
         return chosen
 
 
-def entered(size: str, device: torch.device, config: TtsConfig, *, grid: bool, paper: Path | None = None) -> Field:
-    """Who is timed; `paper`: weights trained with the paper's mask. Raises ConfigError, CheckpointError."""
+def entered(
+    size: str, device: torch.device, config: TtsConfig, *, grid: Sequence[int] = (), paper: Path | None = None
+) -> Field:
+    """Who is timed; `grid`: sizes of trees for every tolerance and number of heads; `paper`: weights trained with the
+    paper's mask. Raises ConfigError, CheckpointError.
+    """
     folders = [weights(config.interleaved.model, "interleaved"), weights(vadusa_folder(config), "vadusa")]
     if size == "small" and all(folder.is_dir() for folder in folders):
         return trained(device, config, grid=grid, paper=paper)
@@ -172,7 +176,7 @@ def published(folder: Path, device: torch.device, other: TmtConfig) -> Tmt:
     return model
 
 
-def trained(device: torch.device, config: TtsConfig, *, grid: bool, paper: Path | None = None) -> Field:
+def trained(device: torch.device, config: TtsConfig, *, grid: Sequence[int], paper: Path | None = None) -> Field:
     """The trained small models on real text. Raises ConfigError, CheckpointError."""
     tmt_folder = weights(config.tmt, "tmt")
     tmt = Tmt.load(tmt_folder).to(device)
@@ -210,13 +214,15 @@ def trained(device: torch.device, config: TtsConfig, *, grid: bool, paper: Path 
         Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(options, seed=seed))),
         *several_at_once(tmt, options),
     ]
-    contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads) if grid]
+    contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads, grid)]
     return Field(contestants=contestants, text=np.array(text, np.int64), vocabulary=vocabulary)
 
 
-def variants(chosen: InterleavedTtsConfig, heads: DraftHeads) -> Iterator[tuple[str, InterleavedTtsConfig]]:
+def variants(
+    chosen: InterleavedTtsConfig, heads: DraftHeads, grid: Sequence[int]
+) -> Iterator[tuple[str, InterleavedTtsConfig]]:
     """The paper's grid, as far as there are heads."""
-    for count, nodes, tolerance in itertools.product(NUM_HEADS, NUM_NODES, TOLERANCES):
+    for count, nodes, tolerance in itertools.product(NUM_HEADS, grid, TOLERANCES):
         if count <= heads.config.num_heads:
             name = f"VADUSA, {count} heads, {nodes} nodes, tolerance {tolerance}"
             yield name, replace(chosen, num_heads=count, nodes=nodes, tolerance=tolerance)

@@ -126,7 +126,12 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     speech.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     speech.add_argument("--texts", type=int, default=20, metavar="N", help="texts, 28 tokens on average (default: 20)")
     speech.add_argument(
-        "--grid", action="store_true", help="draft heads at every tolerance, number and size of tree (trained weights)"
+        "--grid",
+        nargs="*",
+        type=int,
+        default=None,
+        metavar="N",
+        help="draft heads at every tolerance and number, with trees of N nodes (default: 64 96 128; trained weights)",
     )
     speech.add_argument(
         "--words",

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import tts
 from app.about import about
 from app.assemble import prepare_process
-from app.bench.contestants import BASELINE, PAPER, SPEECH_PER_TEXT, TMT, VADUSA, Contestant, Field, entered
+from app.bench.contestants import BASELINE, NUM_NODES, PAPER, SPEECH_PER_TEXT, TMT, VADUSA, Contestant, Field, entered
 from app.bench.listening import Listening, decoding_cost
 from app.bench.memory import peak_mib
 from app.bench.text_to_token_page import drawings, page
@@ -46,6 +46,7 @@ TEXT_LENGTHS = (10, 47)  # text tokens of a text, 28 on average
 LONG_S, LONG_FULL_CPU_S = 60.0, 15.0  # of the long reply; the paper's mask pays with its square
 WINDOW_S = 10.0
 CURVE_S = 2.0  # of the long reply: a point of the curve of its cost
+WARM_UP = 8  # text tokens
 NUM_DECODED = 5  # texts on which decoder and vocoder are timed
 
 
@@ -206,7 +207,7 @@ def measure(field: Field, num_texts: int, long_s: float, device: torch.device) -
     long = np.take(field.text, range(round(long_s * TOKEN_HZ / SPEECH_PER_TEXT)), mode="wrap")
     played: dict[str, list[Played]] = {contestant.name: [] for contestant in field.contestants}
     for contestant in field.contestants:  # so that no one pays for what is done once
-        play(contestant, texts[0], 0)
+        play(contestant, texts[0][:WARM_UP], 0)
     for seed, text in enumerate(tqdm(texts, desc="texts", disable=not sys.stderr.isatty())):
         for contestant in field.contestants:
             played[contestant.name].append(play(contestant, text, seed))
@@ -284,6 +285,8 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def check(options: argparse.Namespace) -> None:
     """Raises ConfigError for options that cannot be."""
+    if min(options.grid or [1]) < 1:
+        raise ConfigError("--grid: a tree has at least 1 node.")
     for name, least in (("texts", 1), ("words", 0)):
         if getattr(options, name) < least:
             raise ConfigError(f"--{name} {getattr(options, name)}: give a number from {least} on.")
@@ -300,7 +303,8 @@ def run(options: argparse.Namespace) -> int:
     prepare_process(config)
     torch.set_num_threads(config.runtime.num_threads)
     device = torch.device(options.device)
-    field = entered(options.size, device, config.tts, grid=options.grid, paper=options.paper)
+    grid = NUM_NODES if options.grid == [] else options.grid or ()
+    field = entered(options.size, device, config.tts, grid=grid, paper=options.paper)
     words = judge(field, config, options.words) if options.words else {}
     long_s = options.long or (LONG_FULL_CPU_S if (options.size, options.device) == ("full", "cpu") else LONG_S)
     measured = measure(field, options.texts, long_s, device)

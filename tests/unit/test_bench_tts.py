@@ -10,7 +10,17 @@ import torch
 
 import tts
 from app import cli
-from app.bench.contestants import ASSUMED, BASELINE, PAPER, SPEECH_PER_TEXT, TMT, VADUSA, published, untrained
+from app.bench.contestants import (
+    ASSUMED,
+    BASELINE,
+    PAPER,
+    SPEECH_PER_TEXT,
+    TMT,
+    VADUSA,
+    published,
+    untrained,
+    variants,
+)
 from app.bench.listening import decoding_cost
 from app.bench.memory import peak_mib
 from app.bench.text_to_token import Step, figures, first_packet, measure, play, ratios, window_cost
@@ -113,6 +123,15 @@ def test_the_paper_mask_shares_the_weights_and_reads_everything_at_each_step():
     assert read[PAPER][-1] == 21 + 20 + len(play(paper, range(20), 0).tokens)
 
 
+def test_the_grid_has_every_tolerance_and_as_many_heads_as_there_are():
+    heads = tiny().contestants[1].heads
+    found = [one for _, one in variants(InterleavedTtsConfig(), heads, (8, 64))]
+    assert len(found) == 16
+    assert {(one.num_heads, one.nodes, one.tolerance) for one in found} == {
+        (count, nodes, tolerance) for count in (4, 6) for nodes in (8, 64) for tolerance in (1, 2, 3, 4)
+    }
+
+
 def test_several_text_tokens_in_a_step_take_fewer_passes():
     *_, single, several = tiny(text_per_step=2).contestants
     assert (several.name, several.ahead) == (f"{TMT}, 2 text tokens per step", True)
@@ -194,6 +213,7 @@ def test_cost_of_a_part_of_the_speech():
         (["--words", "-1"], "--words -1"),
         (["--long", "1"], "--long 1"),
         (["--grid"], "train small interleaved vadusa"),
+        (["--grid", "64", "0"], "at least 1 node"),
         (["--paper", "weights"], "train small interleaved vadusa"),
         (["--words", "3"], "train small interleaved vadusa"),
         (["--device", "cuda"], "no GPU"),
