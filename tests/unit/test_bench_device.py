@@ -2,7 +2,7 @@
 
 import itertools
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from app.bench import device as bench
 from app.bench.device import Held, Notes, busy, page
 from audio_io.base import FRAME_SAMPLES, AudioFrame, DeviceError
 from audio_io.clock import LoopClock
-from tests.fakes import ScriptedChat
+from tests.fakes import InlineWorker, ScriptedChat
 from tests.virtual_time import run
 from tests.web import assistant
 
@@ -42,12 +42,10 @@ class Device:
 def talk(*, at_rest: bool, gone_at_s: float = float("inf")) -> tuple[bench._Conversation, Device]:
     async def main() -> tuple[bench._Conversation, Device]:
         device = Device(gone_at_s)
-        parts = assistant(ScriptedChat(*["one two three"] * 50))
+        chat = ScriptedChat(*["one two three"] * 50)
+        parts = replace(assistant(chat), asr_worker=InlineWorker(), tts_worker=InlineWorker())
         held = bench._Conversation(device, parts, itertools.cycle(["hello"]), at_rest=at_rest)
-        try:
-            await held.hold(5.0, [np.zeros(2_400, np.float32)])
-        finally:
-            parts.close()
+        await held.hold(5.0, [np.zeros(2_400, np.float32)])
         return held, device
 
     return run(main())
