@@ -288,13 +288,14 @@ class Session:
 
     async def _speak(self, reply: RunningReply) -> None:
         """Feed the synthesiser token by token and play its chunks while the model is still writing."""
-        speech = self._new_speech()
         arrived: deque[TextToken] = deque()
         wake = asyncio.Event()
+        speech: SynthesisStream | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(reply, arrived, wake))
                 captions = tasks.create_task(self._caption(reply))
+                speech = await self._tts_worker.run(self._new_speech)  # states are copied, and a prompt read, for it
                 finished = False
                 if self._options.speculation != "tts":
                     await reply.committed.wait()
@@ -318,7 +319,7 @@ class Session:
                 reply.progress.set()
                 await captions
         finally:
-            del speech  # the frame of a cancelled task may outlive it, and with it megabytes of a model's state
+            speech = None  # the frame of a cancelled task may outlive it, and with it megabytes of a model's state
 
     async def _read(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
         """Take the model's tokens as they come; where they fail, an apology goes on in their place."""

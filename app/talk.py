@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
     ]
     config = configuration(options, extra)
     earlier = afresh.carried_over()
+    if earlier is not None:
+        wait_for_device(config, listen=not options.text)
     if not options.text:
-        if earlier is not None:
-            wait_for_device(config)
         with open_device(config):  # a missing microphone is told before the models are loaded
             echo_control(config.audio.echo)
     if options.record:
@@ -77,10 +77,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def wait_for_device(config: AppConfig) -> None:
-    """Return when microphone and loudspeaker can be opened."""
+def wait_for_device(config: AppConfig, *, listen: bool) -> None:
+    """Return when the loudspeaker, and with `listen` the microphone, can be opened."""
     while True:
-        with suppress(DeviceError), open_device(config):
+        with suppress(DeviceError), open_device(config, listen=listen):
             return
         time.sleep(RETRY_S)
         restart_audio()
@@ -111,10 +111,10 @@ def devices(_: argparse.Namespace) -> int:
     return 0
 
 
-def open_device(config: AppConfig) -> LocalDevice:
-    """The configured microphone and loudspeaker, not yet running. Raises DeviceError."""
+def open_device(config: AppConfig, *, listen: bool = True) -> LocalDevice:
+    """The configured loudspeaker and, with `listen`, microphone, not yet running. Raises DeviceError."""
     audio = config.audio
-    return LocalDevice(audio.input_device or None, audio.output_device or None, echo=audio.echo)
+    return LocalDevice(audio.input_device or None, audio.output_device or None, echo=audio.echo, listen=listen)
 
 
 @dataclass
@@ -189,6 +189,7 @@ class Talk:
                 conversation.add_user(message.content)
             else:
                 conversation.add_assistant(message.content)
+        looking = False  # for a device, which is told once
         with self._read_keys():
             while not self._stop.is_set():
                 try:
@@ -201,23 +202,29 @@ class Talk:
                         self._session = assistant.converse(self._device, self._notify, conversation)
                         if isinstance(device, LocalDevice) and device.microphone:
                             self._say(f"listening through {device.microphone.name!r}")
+                        elif looking and isinstance(device, LocalDevice):
+                            self._say(f"speaking through {device.loudspeaker.name!r}")
+                        looking = False
                         await self._until_stopped(self._session)
                 except DeviceLostError as error:
                     self._say(f"{error} Starting afresh with what was said. Looking again every {RETRY_S:g} s.")
                     self.lost = [message for message in conversation.messages() if message.role != "system"]
                     return
                 except DeviceError as error:
-                    self._say(f"{error} Looking again every {RETRY_S:g} s.")
+                    self._session = None
+                    if not looking:
+                        self._say(f"{error} Looking again every {RETRY_S:g} s.")
+                    looking = True
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), RETRY_S)
                     restart_audio()
 
     def _new_device(self) -> AudioDevice:
-        if not self._options.text:
-            return open_device(self._config)
         try:
-            return LocalDevice(None, self._config.audio.output_device or None, listen=False)
+            return open_device(self._config, listen=not self._options.text)
         except DeviceError:
+            if not self._options.text or self._device:  # one that was there is waited for
+                raise
             return TypedDevice(LoopClock())
 
     async def _until_stopped(self, session: Session) -> None:
@@ -246,11 +253,16 @@ class Talk:
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := (await reader.readline()).decode(errors="replace").strip(" \r"):
-            if line.strip() and self._session:
-                await self._session.say(line.strip())
-                while self._session.state is not State.LISTENING:
-                    await asyncio.sleep(0.05)
+            if line.strip():
+                await (await self._listening()).say(line.strip())
+                await self._listening()
         self._stop.set()
+
+    async def _listening(self) -> Session:
+        """The session, once there is a device and its reply is over."""
+        while self._session is None or self._session.state is not State.LISTENING:
+            await asyncio.sleep(0.05)
+        return self._session
 
     def _key(self, key: str) -> None:
         from app.terminal import LEAVE

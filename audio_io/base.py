@@ -29,9 +29,9 @@ class AudioFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AudioFrame:
-    """20 ms of the microphone."""
+    """20 ms of the microphone; a multiple of it where more wait."""
 
-    samples: np.ndarray  # float32 mono in [-1, 1], (320,)
+    samples: np.ndarray  # float32 mono in [-1, 1], (N,): 320 or a multiple
     start: int  # index of the first sample on the capture sample clock
 
 
@@ -69,7 +69,7 @@ class AudioDevice(Protocol):
         ...
 
     def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames, each when its last sample was captured. Raises DeviceError."""
+        """Captured frames, each when its last sample was captured. Raises DeviceError when either side is gone."""
         ...
 
     def play(self, samples: np.ndarray, *, last: bool) -> float:
@@ -80,7 +80,7 @@ class AudioDevice(Protocol):
         ...
 
     async def drained(self) -> None:
-        """Until everything queued was played."""
+        """Until everything queued was played; a device that is gone is told by `frames`."""
         ...
 
     def duck(self, gain: float, fade_ms: float) -> None:

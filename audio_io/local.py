@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _CAPTURE_RING_S = 10.0
 _PLAYBACK_RING_S = 60.0
 _STALLED_S = 3.0
+_LOOK_S = 0.25  # between looks at a device of which nothing else is awaited
+_MOST_FRAMES = 10  # at once, where the session is late
 _WARN_EVERY_S = 10.0
 
 
@@ -105,6 +107,40 @@ def find_device(wanted: str | int | None, kind: str, devices: list[DeviceInfo]) 
     return found[0]
 
 
+class CallbackNotes:
+    """What the callbacks of one stream note of themselves."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.losses = 0  # callbacks before which the sound system lost samples
+        self.longest_s = 0.0  # one took to copy
+        self.longest_wait_s = 0.0  # from one to the next
+        self._began = 0.0
+
+    def note(self, began: float, lost: object) -> None:
+        """One callback is over that began at `began` on `time.perf_counter`; `lost`: its flag of lost samples."""
+        if self.count:
+            self.longest_wait_s = max(self.longest_wait_s, began - self._began)
+        self._began = began
+        self.count += 1
+        self.losses += 1 if lost else 0
+        self.longest_s = max(self.longest_s, time.perf_counter() - began)
+
+
+class _Pulse:
+    """Whether the callbacks of a stream still come."""
+
+    def __init__(self, notes: CallbackNotes) -> None:
+        self._notes, self._count, self._at = notes, notes.count, time.monotonic()
+
+    @property
+    def stopped(self) -> bool:
+        """None has come for a while."""
+        if self._notes.count != self._count:
+            self._count, self._at = self._notes.count, time.monotonic()
+        return time.monotonic() - self._at > _STALLED_S
+
+
 class StreamClock:
     """Seconds since the first captured sample."""
 
@@ -148,6 +184,7 @@ class LocalDevice:
         self._reply_start: int | None = None  # consumed output samples when the running reply began
         self._underruns = 0  # of the replies before the running one
         self._level = Level()  # by output samples since the start
+        self.input_notes, self.output_notes = CallbackNotes(), CallbackNotes()
 
     @property
     def clock(self) -> Clock:
@@ -200,49 +237,63 @@ class LocalDevice:
         """The JACK server has ended. PortAudio then hangs for ten minutes in closing a stream and aborts the process."""
         return any(not (stream.active or stream.stopped) for stream in self._streams) and _is_jack(self.loudspeaker)
 
-    def _on_input(self, samples: np.ndarray, frames: int, _time: object, _status: object) -> None:
+    def _on_input(self, samples: np.ndarray, frames: int, _time: object, status: Any) -> None:
+        began = time.perf_counter()
         if self._clock.began is None:
             self._clock.began = time.monotonic() - frames / self._capture_hz
         self._heard.write(samples[:, 0])
+        self.input_notes.note(began, status and status.input_overflow)
 
-    def _on_output(self, out: np.ndarray, _frames: int, _time: object, _status: object) -> None:
+    def _on_output(self, out: np.ndarray, _frames: int, _time: object, status: Any) -> None:
+        began = time.perf_counter()
         self._queue.read_into(out[:, 0])
         self._played.write(out[:, 0])
+        self.output_notes.note(began, status and status.output_underflow)
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames as they come. Raises DeviceError, DeviceLostError when the microphone falls silent as a device."""
+        """Captured frames as they come, several at once where many wait.
+
+        Raises DeviceError when microphone or loudspeaker stops, DeviceLostError where only a new process helps.
+        """
+        pulses = [(_Pulse(self.output_notes), f"the loudspeaker {self.loudspeaker.name!r} takes no sound")]
         if self.microphone is None:
-            await asyncio.Event().wait()  # until it is cancelled
-            return
-        block = np.zeros(self._capture_hz * FRAME_MS // 1000, np.float32)
+            while True:
+                self._check(pulses)
+                await asyncio.sleep(_LOOK_S)
+        pulses.insert(0, (_Pulse(self.input_notes), f"the microphone {self.microphone.name!r} delivers no sound"))
+        size = self._capture_hz * FRAME_MS // 1000
         echo = echo_control(self._echo_kind, round(1000 * self._latency_s()))
         reference, to_reference = Reference(), StreamingResampler(self._output_hz, CAPTURE_HZ)
         waiting = np.zeros(0, np.float32)
-        start, lost, arrived, warned = 0, 0, time.monotonic(), 0.0
+        start, lost, warned = 0, 0, 0.0
         while True:
-            while self._heard.available < len(block):
-                if time.monotonic() - arrived > _STALLED_S:
-                    if self._deserted():
-                        raise DeviceLostError("the JACK server of microphone and loudspeaker has ended.")
-                    raise DeviceError(f"the microphone {self.microphone.name!r} delivers no sound; was it unplugged?")
-                missing_s = (len(block) - self._heard.available) / self._capture_hz
-                await asyncio.sleep(missing_s)
-            arrived = time.monotonic()
-            self._heard.read_into(block)
+            self._check(pulses)
+            num_blocks = min(self._heard.available // size, _MOST_FRAMES)
+            if not num_blocks:
+                await asyncio.sleep((size - self._heard.available) / self._capture_hz)
+                continue
             if self._heard.overruns > lost:
                 start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
                 lost = self._heard.overruns
-                if arrived - warned > _WARN_EVERY_S:
+                if time.monotonic() - warned > _WARN_EVERY_S:
                     log.warning("the machine is too busy: %d samples of the microphone were lost so far", lost)
-                    warned = arrived
-            waiting = np.concatenate((waiting, self._to_session.push(block.copy())))
-            played = np.zeros(self._played.available, np.float32)
-            self._played.read_into(played)
-            reference.push(to_reference.push(played))
-            while len(waiting) >= FRAME_SAMPLES:
-                yield AudioFrame(echo.process(waiting[:FRAME_SAMPLES], reference.frame()), start)
-                waiting = waiting[FRAME_SAMPLES:]
-                start += FRAME_SAMPLES
+                    warned = time.monotonic()
+            waiting = np.concatenate((waiting, self._to_session.push(_taken(self._heard, num_blocks * size))))
+            late = self._heard.available * self._output_hz // self._capture_hz
+            reference.push(to_reference.push(_taken(self._played, max(0, self._played.available - late))))
+            ready = range(0, len(waiting) // FRAME_SAMPLES * FRAME_SAMPLES, FRAME_SAMPLES)
+            if ready:
+                clean = [echo.process(waiting[at : at + FRAME_SAMPLES], reference.frame()) for at in ready]
+                yield AudioFrame(np.concatenate(clean), start)
+                waiting, start = waiting[ready.stop :], start + ready.stop
+
+    def _check(self, pulses: "list[tuple[_Pulse, str]]") -> None:
+        """Raise what `frames` raises when the callbacks of a stream come no more; each with what is said then."""
+        for pulse, said in pulses:
+            if pulse.stopped:
+                if self._deserted():
+                    raise DeviceLostError("the JACK server of microphone and loudspeaker has ended.")
+                raise DeviceError(f"{said}; was it unplugged?")
 
     def play(self, samples: np.ndarray, *, last: bool) -> float:
         """Queue samples of the reply; returns when their first is heard. Raises DeviceError when the queue is full."""
@@ -261,7 +312,7 @@ class LocalDevice:
         return plays_at
 
     async def drained(self) -> None:
-        """Return when everything queued has been heard; the reply is then over."""
+        """Return when everything queued has been heard; the reply is then over. That the loudspeaker stops, `frames` tells."""
         while self._queue.available:
             await asyncio.sleep(self._queue.available / self._output_hz)
         await asyncio.sleep(self._latency_s())
@@ -304,6 +355,13 @@ class LocalDevice:
 
     def _latency_s(self) -> float:
         return float(self._streams[0].latency) if self._streams else 0.0
+
+
+def _taken(ring: SampleRing, count: int) -> np.ndarray:
+    """The next so many samples of a ring, float32 (N,)."""
+    samples = np.zeros(count, np.float32)
+    ring.read_into(samples)
+    return samples
 
 
 def _is_jack(device: DeviceInfo) -> bool:

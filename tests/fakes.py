@@ -24,10 +24,10 @@ class InlineWorker:
     def __init__(self, cost_s: float = 0.0) -> None:
         self.cost_s = cost_s
 
-    async def run(self, call: Callable, *arguments: Any) -> Any:
+    async def run(self, call: Callable, *arguments: Any, **named: Any) -> Any:
         try:
             await asyncio.sleep(self.cost_s)
-            return guarded(call, *arguments)
+            return guarded(call, *arguments, **named)
         finally:
             del call
 

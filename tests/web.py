@@ -42,8 +42,14 @@ class ScriptedRecognizer:
     def warm_up(self) -> None: ...
 
 
+class ScriptedVoice(str):
+    """What its recording was and says."""
+
+    notes: tuple[str, ...] = ()
+
+
 class ScriptedSynthesizer:
-    """Remembers how it was asked to speak. A voice is what its recording was."""
+    """Remembers how it was asked to speak. Of a voice whose text is "misread" the text is left out."""
 
     vocabulary_id = "scripted"
 
@@ -51,9 +57,11 @@ class ScriptedSynthesizer:
         self.asked: list[dict[str, Any]] = []
         self.read = 0
 
-    def voice(self, path, text: str = "") -> str:
+    def voice(self, path, text: str = "") -> ScriptedVoice:
         self.read += 1
-        return f"voice {path.stat().st_size}" + (f" saying {text}" if text else "")
+        voice = ScriptedVoice(f"voice {path.stat().st_size}" + (f" saying {text}" if text else ""))
+        voice.notes = ("the text is left out.",) if text == "misread" else ()
+        return voice
 
     def stream(self, **how: Any) -> ScriptedSpeech:
         self.asked.append(how)

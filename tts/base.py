@@ -93,7 +93,8 @@ class Synthesizer(Protocol):
     def voice(self, path: Path, text: str = "") -> Any:
         """Read a reference recording and return the voice to pass to `stream`. Raises VoiceError.
 
-        `text`: what is said in it, for the voice to speak in its manner too; empty: its sound alone.
+        `text`: what is said in it, for the voice to speak in its manner too; empty: its sound alone. The voice has `notes`:
+        sentences for its owner where that could not be used.
         """
         ...
 

@@ -1,6 +1,5 @@
 """What a reference recording says, aligned with its speech tokens, for the text-to-token model to go on from."""
 
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,6 @@ from tts.voice import Reference
 SPHINX = "pocketsphinx"
 _SENTENCE_ENDS = ".!?。！？"
 _MAX_UNMATCHED = 0.1  # share of the letters for which the aligner may have another spelling
-
-log = logging.getLogger(__name__)
 
 
 class Aligner(Protocol):
@@ -52,7 +49,7 @@ class PromptReader:
         return SphinxAligner() if self._aligner_name == SPHINX else CtcAligner.load(Path(self._aligner_name))
 
     def read(self, reference: Reference, tokens: np.ndarray, text: str) -> Prompt:
-        """The prompt; without its text, with a line in the log, where text and recording cannot be aligned.
+        """The prompt; without its text, with a note, where text and recording cannot be aligned.
 
         The text is the spoken form of `text`, written as a sentence: its end is what the pause behind it belongs to.
         """
@@ -72,8 +69,8 @@ class PromptReader:
                 max_unmatched=_MAX_UNMATCHED,
             )
         except MisalignedError as error:
-            log.warning("the voice's text %r is left out, only its speech is gone on from: %s.", text, error)
-            return Prompt((), np.zeros(0, np.int64), tokens)
+            note = f"the voice's text {text!r} is left out, only its speech is gone on from: {error}."
+            return Prompt((), np.zeros(0, np.int64), tokens, note)
         return Prompt(tuple(word.id for word in words), durations, tokens)
 
 

@@ -62,6 +62,7 @@ class PreparedVoice:
     state: FlowState  # of the decoder
     timbre: Timbre | None  # None: as the decoder speaks
     prompt: Any = None  # what the text-to-token model goes on from; None: it begins anew
+    notes: tuple[str, ...] = ()  # why it does not go on from the text that was given, in sentences
 
 
 class SyncSpeech:
@@ -123,10 +124,14 @@ class SyncSpeech:
         if not text.strip():
             return prepared
         if self._text_to_token.read_prompt is None:
-            log.warning("%s: this text-to-token model takes no prompt; only the sound of the voice is taken.", path)
-            return prepared
-        tokens = self._voice_encoder.tokens(reference.samples)
-        return replace(prepared, prompt=self._text_to_token.read_prompt(reference, tokens, text))
+            prompt, note = None, "this text-to-token model takes no prompt; only the sound of the voice is taken."
+        else:
+            tokens = self._voice_encoder.tokens(reference.samples)
+            prompt = self._text_to_token.read_prompt(reference, tokens, text)
+            note = prompt.note
+        if note:
+            log.warning("%s: %s", path, note)
+        return replace(prepared, prompt=prompt, notes=(note,) if note else ())
 
     @cached_property
     def _voice_encoder(self) -> VoiceEncoder:

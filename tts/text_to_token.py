@@ -54,7 +54,7 @@ class ReadPrompt(Protocol):
     """Reads what is said in a reference, for a text-to-token model to go on in its manner."""
 
     def __call__(self, reference: Reference, tokens: np.ndarray, text: str) -> Any:
-        """`tokens`: the speech tokens (S,) of the whole reference. What comes back says `has_text`."""
+        """`tokens`: the speech tokens (S,) of the whole reference. What comes back says `has_text` and `note`."""
         ...
 
 

@@ -13,6 +13,7 @@ BENCHMARKS = {  # module in app/bench
     "gpu": "gpu",
     "analysis": "analysis",
     "soak": "soak",
+    "device": "device",
     "echo": "echo",
     "web": "web",
 }
@@ -231,7 +232,7 @@ def _add_analysis(measured: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_live(measured: Any, common: argparse.ArgumentParser) -> None:
-    """`bench soak`, `bench echo`, `bench web`."""
+    """`bench soak`, `bench device`, `bench echo`, `bench web`."""
     soak = measured.add_parser(
         "soak",
         parents=[common],
@@ -241,6 +242,19 @@ def _add_live(measured: Any, common: argparse.ArgumentParser) -> None:
     )
     soak.add_argument("--minutes", type=float, default=60.0, metavar="N", help="how long, about (default: 60)")
     soak.add_argument("--report", type=Path, default=Path("build/bench/soak"), metavar="DIR")
+    device = measured.add_parser(
+        "device",
+        parents=[common],
+        help="breaks of the sound in a conversation on a busy machine",
+        description="Play replies through the configured microphone and loudspeaker, with the models at work, while other "
+        "processes keep every core busy; count what the audio callbacks and their queues lost. Without a sound card: jackd -r -d "
+        "dummy. Writes report.md and report.json. Exit code 1 when sound was lost.",
+    )
+    device.add_argument("--minutes", type=float, default=10.0, metavar="N", help="how long, about (default: 10)")
+    device.add_argument(
+        "--busy", type=int, metavar="N", help="other processes that compute (default: one for each core)"
+    )
+    device.add_argument("--report", type=Path, default=Path("build/bench/device"), metavar="DIR")
     echo = measured.add_parser(
         "echo",
         parents=[common],

@@ -67,7 +67,7 @@ class Caller:
         self._reply = 0  # the device's number of the running reply
         self._later: list[Callable[[], None]] = []  # what enters the history after the running reply
         self._spoken = ""  # the item of the user's running turn
-        self._sounding = False  # its end was not told
+        self._told = self._sounding = False  # its beginning was told, and its end was not
         self._began_at = 0.0  # seconds on the device's clock
         self.device.attach(_Outlet(self), capture_hz=PCM_HZ, output_hz=PCM_HZ)
 
@@ -126,14 +126,13 @@ class Caller:
                     self._voice_over(self.device.clock.now())
                 self.extend("state", state=state.value)
             case UserSpeaking(at=at):
-                self._spoken, self._sounding, self._began_at = new_id("item"), True, at
-                self.tell(
-                    "input_audio_buffer.speech_started",
-                    {"audio_start_ms": max(0, round(at * 1000)), "item_id": self._spoken},
-                )
+                self._voice_over(self.device.clock.now())
+                self._spoken, self._told, self._began_at = new_id("item"), False, at
             case UserText(text=text, final=False):
+                self._voice_began()
                 self.extend("transcription.partial", item_id=self._spoken, transcript=text)
             case UserText(turn=turn, text=text, ended_at=ended_at):
+                self._voice_began()
                 self._voice_over(ended_at)
                 self._user_said(turn, text, max(0.0, ended_at - self._began_at))
             case ReplyText(text=text):
@@ -146,6 +145,17 @@ class Caller:
                 self._interrupted(samples)
             case TurnDone(trace=trace):
                 self._turn_done(trace)
+
+    def _voice_began(self) -> None:
+        """The voice has said words.
+
+        Not before: at this event programs silence their loudspeaker, which may still play what is over for us, and expect the
+        item that it names, and of a cough there is none. No reply is stopped later for it, since only words stop one.
+        """
+        if not self._told:
+            self._told = self._sounding = True
+            began = {"audio_start_ms": max(0, round(self._began_at * 1000)), "item_id": self._spoken}
+            self.tell("input_audio_buffer.speech_started", began)
 
     def _voice_over(self, at: float) -> None:
         if self._sounding:

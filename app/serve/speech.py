@@ -78,7 +78,7 @@ async def speak(
 
 
 async def _spoken(assistant: Assistant, words: str, voice: Any, speed: float) -> AsyncIterator[bytes]:
-    stream = assistant.synthesizer.stream(voice=voice, speed=speed, share_ids=False)
+    stream = await assistant.tts_worker.run(assistant.synthesizer.stream, voice=voice, speed=speed, share_ids=False)
     stream.push(0, words)
     stream.finish()
     while not stream.done:

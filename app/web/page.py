@@ -140,6 +140,10 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
     def complaint(text: str) -> Any:
         return gr.Markdown(f"⚠ {_plain(text)}", visible=True)
 
+    def fine(candidate: Candidate, notes: tuple[str, ...] = ()) -> Any:
+        told = "".join(f"\n- {_plain(note)}" for note in (*candidate.notes, *notes))
+        return gr.Markdown(f"✓ {candidate.seconds:.1f} s of speech, trimmed and levelled.{told}", visible=True)
+
     async def examine(path: str | None) -> tuple[Any, ...]:
         if not path:
             return None, gr.Markdown("", visible=False), gr.Group(visible=False), "", gr.Audio(visible=False)
@@ -149,19 +153,17 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
             candidate = await library.examine(Path(path))
         except VoiceError as error:
             return None, complaint(str(error)), gr.Group(visible=False), "", gr.Audio(visible=False)
-        notes = "".join(f"\n- {_plain(note)}" for note in candidate.notes)
-        fine = gr.Markdown(f"✓ {candidate.seconds:.1f} s of speech, trimmed and levelled.{notes}", visible=True)
-        return candidate, fine, gr.Group(visible=True), candidate.transcript, gr.Audio(visible=False)
+        return candidate, fine(candidate), gr.Group(visible=True), candidate.transcript, gr.Audio(visible=False)
 
     async def hear(candidate: Candidate | None, text: str, said: str) -> tuple[Any, Any]:
         if candidate is None:
             return gr.skip(), complaint("choose a recording first.")
         try:
-            samples = await library.preview(candidate, text, said)
+            made = await library.preview(candidate, text, said)
         except SynthesisError as error:
             return gr.skip(), complaint(str(error))
-        pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
-        return gr.Audio((PLAYBACK_HZ, pcm), visible=True), gr.skip()
+        pcm = (np.clip(made.samples, -1, 1) * 32767).astype(np.int16)
+        return gr.Audio((PLAYBACK_HZ, pcm), visible=True), fine(candidate, made.notes)
 
     async def save(candidate: Candidate | None, text: str, called: str, agreed: bool) -> tuple[Any, ...]:
         nothing = (gr.skip(),) * 6

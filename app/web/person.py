@@ -160,6 +160,8 @@ class Person:
                 self._tell({"type": "notice", "reason": str(error)})
                 return
             self._choices.voice = voice
+            if value != OWN and voice.notes:
+                self._tell({"type": "notice", "reason": f"{value}: {' '.join(voice.notes)}"})
         elif key == "system_prompt":
             value = text_of(message, "value", _MAX_PROMPT_CHARS)
             self._conversation.instruct(value)

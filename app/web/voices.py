@@ -44,6 +44,14 @@ class Candidate:
         return len(self.samples) / SAMPLE_RATE
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A sentence in a voice that is not kept yet."""
+
+    samples: np.ndarray  # float32 (N,) at 24 kHz
+    notes: tuple[str, ...]  # what a person should know about the voice
+
+
 class VoiceLibrary:
     """The voices of one folder. Slow work runs on the models' threads."""
 
@@ -86,6 +94,9 @@ class VoiceLibrary:
 
     async def save(self, name: str, candidate: Candidate, transcript: str, *, consent: bool) -> None:
         """Keep a voice under a name. Raises VoiceError in one line."""
+        await self._tts_worker.run(self._save, name, candidate, transcript, consent=consent)
+
+    def _save(self, name: str, candidate: Candidate, transcript: str, *, consent: bool) -> None:
         name = " ".join(name.split())
         if not name or len(name) > _MAX_NAME_CHARS or not name.isprintable():
             raise VoiceError(f"give the voice a name of at most {_MAX_NAME_CHARS} characters.")
@@ -118,7 +129,7 @@ class VoiceLibrary:
         shutil.rmtree(folder, ignore_errors=True)
 
     async def prepared(self, name: str) -> Any:
-        """The voice to pass to the synthesiser. Raises VoiceError."""
+        """The voice to pass to the synthesiser; one that was kept has `notes`. Raises VoiceError."""
         if name == OWN:
             return self.own
         folder = self._find(name)
@@ -133,16 +144,16 @@ class VoiceLibrary:
         said = transcript if self._prosody else ""
         return await self._tts_worker.run(self._synthesizer.voice, recording, said)
 
-    async def preview(self, candidate: Candidate, text: str, transcript: str) -> np.ndarray:
-        """A sentence in the voice of a recording that says `transcript`, float32 (N,) at 24 kHz. Raises VoiceError."""
+    async def preview(self, candidate: Candidate, text: str, transcript: str) -> Preview:
+        """A sentence in the voice of a recording that says `transcript`. Raises VoiceError."""
         text = " ".join(text.split())[:_MAX_PREVIEW_CHARS]
         if not text:
             raise VoiceError("write what the voice shall say.")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "reference.wav"
-            write_wav(path, candidate.samples, SAMPLE_RATE)
+            await self._tts_worker.run(write_wav, path, candidate.samples, SAMPLE_RATE)
             voice = await self._voice(path, transcript[:_MAX_TRANSCRIPT_CHARS])
-        stream = self._synthesizer.stream(voice=voice, share_ids=False)
+        stream = await self._tts_worker.run(self._synthesizer.stream, voice=voice, share_ids=False)
         stream.push(0, text)
         stream.finish()
         parts = [np.zeros(0, np.float32)]
@@ -150,7 +161,7 @@ class VoiceLibrary:
             made = await self._tts_worker.run(stream.step)
             if isinstance(made, PcmChunk):
                 parts.append(made.samples)
-        return np.concatenate(parts)
+        return Preview(np.concatenate(parts), voice.notes)
 
     def _kept(self) -> dict[str, Path]:
         """Folder of each voice by name; what cannot be read is left alone."""

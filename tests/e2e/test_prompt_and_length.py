@@ -38,6 +38,14 @@ def test_a_voice_goes_on_from_what_it_says(tmp_path, capsys):
     assert not np.allclose(said["sound"][:size], said["prosody"][:size], atol=0.01)
 
 
+def test_words_that_are_not_in_the_recording_are_told_in_one_line(tmp_path, caplog):
+    voice = ["--voice", str(SAMPLE_QUESTION), "--voice-text", "Good evening, how have you been since yesterday?"]
+    assert main(["say", "Yes.", *voice, "--out", str(tmp_path / "out.wav")]) == 0
+    (line,) = [message for message in caplog.messages if "is left out" in message]
+    assert line.startswith(f"{SAMPLE_QUESTION}: the voice's text 'Good evening")
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -83,6 +83,28 @@ async def test_without_turn_detection_the_program_says_when():
         assert asked(model) == [("user", "the words of the recording"), ("assistant", "One."), ("user", "and then")]
 
 
+async def test_noise_is_no_voice_and_every_voice_that_begins_ends():
+    cough, voice = user_says("", 0.1, 0.4, silence=0.1), user_says("is it cold outside", 0.7, 1.9, silence=0.2)
+    model = chat(LONG, "Yes.", token_s=0.05)
+    async with serving(parts(model, cough + voice)) as site, site.program() as p:
+        await p.update(syncspeech={"events": True})
+        await p.speak(0.6)
+        await p.until("syncspeech.state", count=2)
+        assert [event["state"] for event in p.of("syncspeech.state")] == ["user speaking", "listening"]
+        assert p.of("input_audio_buffer.speech_started") == []
+        await p.speak(0.8)
+        started = await p.until("input_audio_buffer.speech_started")
+        assert started["audio_start_ms"] == 700
+        await say(p, "answer this first")  # while the user speaks
+        await p.until("response.created")
+        await p.speak(0.8)
+        await answered(p, number=2)
+        voices = [event for event in p.told if "input_audio_buffer.speech_" in event["type"]]
+        assert [event["type"].rpartition("_")[2] for event in voices] == ["started", "stopped"] * (len(voices) // 2)
+        assert [event["item_id"] for event in voices[::2]] == [event["item_id"] for event in voices[1::2]]
+        assert len(voices) == 4
+
+
 async def test_a_commit_ends_a_turn_whose_end_is_looked_for_too():
     async with serving(parts(chat("Yes."), user_says("is it", 0.1, 5.0))) as site, site.program() as p:
         await p.speak(0.5)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import wave
 
 import numpy as np
@@ -14,6 +15,8 @@ from tests.serve import chat, parts, serving
 
 async def test_text_becomes_sound():
     async with serving(parts(chat())) as site:
+        begun, threads = site.parts.synthesizer.stream, []
+        site.parts.synthesizer.stream = lambda **how: threads.append(threading.current_thread().name) or begun(**how)
         answer = await site.http.post("/v1/audio/speech", json={"model": "x", "voice": "alloy", "input": "one two"})
         assert answer.headers["content-type"] == "audio/wav"
         samples, rate = soundfile.read(io.BytesIO(answer.content), dtype="int16")
@@ -23,6 +26,8 @@ async def test_text_becomes_sound():
         answer = await site.http.post("/v1/audio/speech", json={"input": "one", "response_format": "pcm", "speed": 1.5})
         assert answer.content == samples.tobytes()
         assert site.parts.synthesizer.asked[-1]["speed"] == 1.5
+        assert len(threads) == 2
+        assert all(name.startswith("tts") for name in threads)
 
 
 BAD_TEXTS = [

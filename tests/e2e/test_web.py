@@ -3,7 +3,10 @@
 import asyncio
 import io
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import jsonschema
@@ -14,6 +17,8 @@ import websockets
 
 from app import trace as trace_module
 from app.cli import main
+from app.web.application import library_of
+from app.web.voices import Candidate
 from configs.schema import EndpointConfig
 from tests.fakes import ScriptedChat, user_says
 from tests.web import ScriptedSynthesizer, assistant, serving
@@ -124,6 +129,38 @@ async def test_settings_take_effect_at_the_next_turn():
         code, reason = await page.until_closed()
         assert code == 1008
         assert "between 0.5 and 2" in reason
+
+
+async def test_a_voice_whose_words_were_left_out_is_told_and_made_beside_the_loop(tmp_path):
+    class Watched(ScriptedSynthesizer):
+        threads: ClassVar[set[str]] = set()
+
+        def voice(self, *what):
+            self.threads.add(threading.current_thread().name)
+            return super().voice(*what)
+
+        def stream(self, **how):
+            self.threads.add(threading.current_thread().name)
+            return super().stream(**how)
+
+    made = assistant(chat("One."), voices=str(tmp_path))
+    config = replace(made.config, tts=replace(made.config.tts, prompt_prosody=True))
+    parts = replace(made, config=config, synthesizer=Watched())
+    library = library_of(parts)
+    candidate = Candidate(np.zeros(24_000, np.float32), (), "")
+    await library.save("Anna", candidate, "misread", consent=True)
+    assert (await library.preview(candidate, "Hello.", "misread")).notes == ("the text is left out.",)
+    async with serving(parts) as site:
+        page = await site.page()
+        await page.until("ready")
+        await page.send(type="set", key="voice", value="Anna")
+        assert (await page.until("notice"))["reason"] == "Anna: the text is left out."
+        await page.send(type="say", text="hello")
+        await page.until("turn")
+        await page.close()
+    assert parts.synthesizer.asked[-1]["voice"].endswith("saying misread")
+    assert len(parts.synthesizer.asked) == 2
+    assert all(name.startswith("tts") for name in Watched.threads)
 
 
 async def test_who_is_too_many_waits_and_a_closed_tab_frees_its_place():

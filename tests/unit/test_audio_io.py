@@ -427,7 +427,14 @@ def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
             assert (frame.samples == 0.5).all()
             assert local.play(np.full(2_400, 0.5, np.float32), last=True) == pytest.approx(local.clock.now(), abs=0.05)
             out = np.zeros((2_400, 1), np.float32)
-            speaker["callback"](out, 2_400, None, None)
+            flags = types.SimpleNamespace(output_underflow=True, input_overflow=False)
+            speaker["callback"](out, 2_400, None, flags)
+            microphone["callback"](np.zeros((FRAME_SAMPLES, 1), np.float32), FRAME_SAMPLES, None, flags)
+            assert (local.output_notes.count, local.output_notes.losses) == (1, 1)
+            assert (local.input_notes.count, local.input_notes.losses) == (2, 0)
+            assert (
+                local.input_notes.longest_wait_s > local.output_notes.longest_s > local.output_notes.longest_wait_s == 0
+            )
             assert local.played_samples == 1_200
             assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
             assert local.flush(5.0).played_samples == 1_200
@@ -494,3 +501,91 @@ def test_the_streams_of_a_jack_server_that_has_ended_are_left_alone(monkeypatch)
         assert len(closed) == 4
 
     asyncio.run(main())
+
+
+class Scripted:
+    """PortAudio whose callbacks the test calls; microphone and loudspeaker take 16 and 24 kHz."""
+
+    class Stream:
+        latency, active, stopped = 0.0, True, False
+
+        def __init__(self, **options):
+            self.callback = options["callback"]
+
+        def start(self): ...
+
+        def close(self): ...
+
+    InputStream = OutputStream = Stream
+    PortAudioError = RuntimeError
+    default = types.SimpleNamespace(device=(0, 0))
+    check_output_settings = check_input_settings = staticmethod(lambda **_: None)
+    query_hostapis = staticmethod(lambda _: {"name": "ALSA"})
+
+    @staticmethod
+    def query_devices(number=None):
+        device = {"name": "x", "max_input_channels": 1, "max_output_channels": 1, "default_samplerate": 16_000.0}
+        return [device] if number is None else {**device, "hostapi": 0}
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_a_loudspeaker_that_takes_no_sound_any_more_ends_the_frames(monkeypatch, listen):
+    monkeypatch.setitem(sys.modules, "sounddevice", Scripted)
+    monkeypatch.setattr("audio_io.local._STALLED_S", 0.2)
+    monkeypatch.setattr("audio_io.local._LOOK_S", 0.02)
+
+    async def main() -> None:
+        with LocalDevice(listen=listen) as local:
+
+            async def hear() -> None:
+                async for _ in local.frames():
+                    pass
+
+            async def capture() -> None:
+                while True:
+                    for stream in local._streams[1:]:
+                        stream.callback(np.zeros((320, 1), np.float32), 320, None, None)
+                    await asyncio.sleep(0.02)
+
+            local.play(np.ones(24_000, np.float32), last=True)
+            capturing = asyncio.create_task(capture())
+            async with asyncio.timeout(20):
+                with pytest.raises(DeviceError, match="loudspeaker 'x' takes no sound"):
+                    await hear()
+            capturing.cancel()
+
+    asyncio.run(main())
+
+
+def test_frames_that_wait_come_together_beside_what_was_played_then(monkeypatch):
+    """A machine that is too busy to wake the session for each frame loses none; the echo canceller stays in step."""
+    monkeypatch.setitem(sys.modules, "sounddevice", Scripted)
+    near, far = [], []
+
+    class Control:
+        def process(self, captured, played):
+            near.append(captured)
+            far.append(played)
+            return captured
+
+    monkeypatch.setattr("audio_io.local.echo_control", lambda *_: Control())
+
+    async def main() -> None:
+        with LocalDevice() as local:
+            speaker, microphone = (stream.callback for stream in local._streams)
+            local.play(np.repeat(np.linspace(0.0, 0.9, 25), 480).astype(np.float32), last=True)
+            for number in range(25):
+                speaker(np.zeros((480, 1), np.float32), 480, None, None)
+                microphone(np.full((320, 1), number / 25, np.float32), 320, None, None)
+            frames = local.frames()
+            got = [await anext(frames) for _ in range(3)]
+            assert [(frame.start, len(frame.samples)) for frame in got] == [(0, 3200), (3200, 3200), (6400, 1600)]
+
+    asyncio.run(main())
+    heard, played = np.concatenate(near), np.concatenate(far)
+    assert len(near) == 25
+    assert all(len(part) == 320 for part in near + far)
+    np.testing.assert_allclose(heard, np.repeat(np.arange(25) / 25, 320), atol=1e-6)
+    late = np.repeat(np.linspace(0.0, 0.9, 25), 320) - played
+    assert np.median(late) < 0.1  # some 50 ms, which the resampler holds back
+    assert (late[-320:] < 0.1).all()

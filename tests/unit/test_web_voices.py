@@ -125,8 +125,9 @@ async def test_a_preview_speaks_in_the_voice_of_the_recording(tmp_path, recordin
     synthesizer = ScriptedSynthesizer()
     voices = library(tmp_path / "voices", synthesizer)
     candidate = await voices.examine(recording)
-    samples = await voices.preview(candidate, "Good morning.", "my own words")
-    assert len(samples)
+    made = await voices.preview(candidate, "Good morning.", "my own words")
+    assert len(made.samples)
+    assert made.notes == ()
     assert synthesizer.asked[-1]["voice"].startswith("voice ")
     with pytest.raises(VoiceError, match="what the voice shall say"):
         await voices.preview(candidate, "  ", "")
@@ -141,6 +142,8 @@ async def test_a_voice_goes_on_from_its_corrected_words_where_that_is_wanted(tmp
     assert (await voices.prepared("Anna")).endswith("saying my own words") is prosody
     await voices.preview(candidate, "Good morning.", "other words")
     assert synthesizer.asked[-1]["voice"].endswith("saying other words") is prosody
+    made = await voices.preview(candidate, "Good morning.", "misread")
+    assert made.notes == (("the text is left out.",) if prosody else ())
 
 
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path, recording):

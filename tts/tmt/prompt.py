@@ -16,6 +16,7 @@ class Prompt:
     ids: tuple[int, ...]  # text tokens, (k,); none: nobody knows what is said
     durations: np.ndarray  # int64 (k,) speech tokens of each
     tokens: np.ndarray  # int64 (T,) speech tokens, T = durations.sum() where there is text
+    note: str = ""  # why nobody knows what is said, a sentence
 
     @property
     def blocks(self) -> list[np.ndarray]:
@@ -29,6 +30,11 @@ class PreparedPrompt:
     def __init__(self, model: Tmt, prompt: Prompt) -> None:
         self._model, self._prompt = model, prompt
         self._states: dict[DecodeOptions, TmtState] = {}
+
+    @property
+    def note(self) -> str:
+        """Why the text was left out, if it was."""
+        return self._prompt.note
 
     @property
     def has_text(self) -> bool:
