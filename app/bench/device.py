@@ -24,7 +24,7 @@ import numpy as np
 from app.about import about
 from app.assemble import Assistant, prepare_process
 from app.bench.cases import built_in
-from app.cli import configuration
+from app.configuration import configuration
 from app.talk import open_device
 from audio_io.base import CAPTURE_HZ, FRAME_MS
 from audio_io.local import CallbackNotes, LocalDevice
