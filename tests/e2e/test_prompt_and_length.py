@@ -16,7 +16,9 @@ def test_the_file_lasts_as_long_as_it_should(tmp_path):
     out, times = tmp_path / "out.wav", tmp_path / "times.json"
     assert main(["say", TEXT, "--length", "2.2", "--out", str(out), "--timestamps", str(times)]) == 0
     assert soundfile.info(out).duration == pytest.approx(2.2, abs=0.021)
-    assert json.loads(times.read_text())["tokens"][-1]["end"] == pytest.approx(2.19)  # 56 speech tokens without the first 50 ms
+    assert json.loads(times.read_text())["tokens"][-1]["end"] == pytest.approx(
+        2.19
+    )  # 56 speech tokens without the first 50 ms
 
 
 def test_a_voice_goes_on_from_what_it_says(tmp_path, capsys):

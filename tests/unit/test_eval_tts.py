@@ -12,6 +12,7 @@ import torch
 from app import cli
 from app.data import evaluate
 from app.data.testset import errors, language_of, read_testset, score, units
+from configs.loader import load
 from configs.schema import ConfigError
 from tts.base import SpeechStep
 
@@ -75,7 +76,7 @@ def test_latencies_follow_the_steps():
         for i, n in enumerate((6, 6, 6, 6))
     ]
     said = evaluate.Spoken(np.zeros(24_000, np.float32), steps, 0.05, 0.2)
-    found = evaluate.timing(said, cli.load(None))
+    found = evaluate.timing(said, load(None))
     assert found["fpl_a_ms"] == pytest.approx(30)  # three steps of six tokens reach the fifteen
     assert found["fpl_l_ms"] == pytest.approx(4 * 25 + 10)  # block 3 waits for text token 4
     assert (found["rtf"], found["rtf_text_to_token"]) == (pytest.approx(0.2), pytest.approx(0.04))
@@ -142,7 +143,7 @@ def test_a_whole_run(tmp_path, recogniser, capsys, monkeypatch):
 
 
 def test_judges_that_do_not_serve_are_told(tmp_path, recogniser):
-    config = cli.load(None)
+    config = load(None)
     with pytest.raises(ConfigError, match="English only"):
         evaluate.listener("pocketsphinx", config, "zh")
     with pytest.raises(ConfigError, match="no such folder"):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,13 +24,15 @@ def chunk_mask(
     past = num_keys - num_queries
     if num_queries <= sizes[0] and (max_past is None or past <= max_past):
         return None
-    lengths = torch.tensor(sizes, device=device)
-    ends = past + torch.cumsum(lengths, 0)
-    end_N = ends.repeat_interleave(lengths)[:num_queries, None]
+    ends = past + np.cumsum(sizes)
+    first_N, end_N = (
+        torch.from_numpy(np.repeat(borders, sizes)[:num_queries]).to(device)[:, None]
+        for borders in (ends - sizes, ends)
+    )
     key = torch.arange(num_keys, device=device)[None]
     visible = key < end_N
     if max_past is not None:
-        visible &= key >= (ends - lengths).repeat_interleave(lengths)[:num_queries, None] - max_past
+        visible &= key >= first_N - max_past
     return visible
 
 
