@@ -69,8 +69,8 @@ class SearchConfig:
     """How pieces and words are weighed; natural logarithms."""
 
     weight: float = 0.35  # of the language model
-    prior_weight: float = 0.4  # of the pieces' prior, which is taken away
-    word_bonus: float = 1.5  # per word: without it a language model likes few words
+    prior_weight: float = 0.55  # of the pieces' prior, which is taken away
+    word_bonus: float = 1.0  # per word: without it a language model likes few words
     unknown_word: float = -25.0  # the language model's log-probability of a word that it does not know
     skipped: float = -6.0  # cost of skipping a piece
     beam: int = 16

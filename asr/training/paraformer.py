@@ -64,7 +64,7 @@ class ParaformerConfig:
     least_common: int = 2  # how often a syllable must be spoken to be a piece
     dropout: float = 0.1  # of the decoder
     chunking: Chunking = field(default_factory=Chunking)
-    batch_frames: int = 6_000  # fbank frames (10 ms) of a batch, padding included
+    batch_frames: int = 12_000  # fbank frames (10 ms) of a batch, padding included
     pair_share: float = 0.25  # share of utterances joined two by two
     whole_share: float = 0.3  # share of the training that sees whole utterances only
     guided_until: float = 0.8  # share of the training after which no utterance gets its true CIF weights any more
