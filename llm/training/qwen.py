@@ -60,9 +60,10 @@ class QwenTask:
         config: QwenTraining,
         confusions: Confusions | None = None,
         start: Path | None = None,
+        unseen: Sequence[str] = (),
     ) -> None:
         self._confusions = confusions
-        self._unseen = {_key(question.turns[-1]) for question in questions}
+        self._unseen = {_key(line) for line in (*unseen, *(question.turns[-1] for question in questions))}
         self._vocabulary, self._prose, self._questions, self._config = vocabulary, prose, questions, config
         (self._end,) = vocabulary.encode(MESSAGE_END)
         (self._pad,) = vocabulary.encode(END_OF_TEXT)
@@ -194,10 +195,11 @@ def task(
     config: QwenTraining | None = None,
     confusions: Confusions | None = None,
     start: Path | None = None,
+    unseen: Sequence[str] = (),
 ) -> QwenTask:
     """The task for app/small/loop.py: `prose` in spoken form, `questions` held out of training.
 
     `confusions`: how the recogniser in use mishears words. `start`: the folder of a model of this size and vocabulary that
-    is trained further.
+    is trained further. `unseen`: more lines of users that are held out of training.
     """
-    return QwenTask(vocabulary, prose, questions, config or QwenTraining(), confusions, start)
+    return QwenTask(vocabulary, prose, questions, config or QwenTraining(), confusions, start, unseen)
