@@ -214,10 +214,13 @@ class Session:
             self._running.audible_samples = self._device.played_samples if gain == 0.0 else None
 
     async def _prepare(self, text: str) -> None:
-        """Begin the reply to what the user has said so far, in case that is all."""
+        """Begin the reply to what the user has said so far, in case that is all; it is begun once."""
+        messages = self._conversation.messages_after(text)
+        if self._prepared and self._prepared.messages == messages:
+            return
         await self._drop()
         self._speculations += 1
-        self._prepared = self._begin(self._conversation.messages_after(text))
+        self._prepared = self._begin(messages)
 
     async def _drop(self) -> None:
         """Forget the reply that was begun in a pause."""

@@ -21,6 +21,8 @@ from asr.base import (
     FinalTranscript,
     PartialTranscript,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechSustained,
     VoiceHeard,
@@ -128,7 +130,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """The user pauses after words that may be all: a reply to them may be begun, unheard."""
+    """The user pauses after words that may be all: a reply to them may be begun, unheard, if it was not before."""
 
     text: str
 
@@ -216,6 +218,12 @@ class TurnTaking:
             case PartialTranscript(text=text, at=at):
                 early = self._replying and self._is_short(at)
                 return [] if early or not text or self._is_aside(text, at) else self._show(text)
+            case SpeechPaused(text=text, complete=complete):
+                if self.state is not State.USER_SPEAKING or not self.replies:
+                    return []
+                return [Prepare(text) if complete else Drop()]
+            case SpeechResumed():
+                return [Drop()] if self.state is State.USER_SPEAKING else []
             case SpeechEnded(at=at, text=text, complete=complete):
                 self._voice = _Voice.NONE
                 if self._is_aside(text, at):

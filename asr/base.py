@@ -54,6 +54,22 @@ class PartialTranscript:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechPaused:
+    """The voice has just stopped, perhaps between two words: the words so far, long before the end of the turn is decided.
+
+    Another one follows where more of the voice turns up, `SpeechResumed` where it comes back at once, else `SpeechEnded`.
+    """
+
+    text: str  # what was said up to here
+    complete: bool  # there are words, and they do not call for more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechResumed:
+    """The voice came back before its silence counted as a pause."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechEnded:
     """A pause began; the turn goes on (with another `SpeechStarted`) if speech comes back before it is over."""
 
@@ -73,7 +89,17 @@ class FinalTranscript:
     compute_ms: float  # wall time of the final pass
 
 
-Event = VoiceHeard | VoiceLost | SpeechStarted | SpeechSustained | PartialTranscript | SpeechEnded | FinalTranscript
+Event = (
+    VoiceHeard
+    | VoiceLost
+    | SpeechStarted
+    | SpeechSustained
+    | PartialTranscript
+    | SpeechPaused
+    | SpeechResumed
+    | SpeechEnded
+    | FinalTranscript
+)
 
 
 class RecognitionStream(Protocol):

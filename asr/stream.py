@@ -19,6 +19,8 @@ from asr.base import (
     PartialTranscript,
     RecognizerError,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechSustained,
     VoiceHeard,
@@ -27,7 +29,9 @@ from asr.base import (
 from asr.endpoint import Endpoint
 from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 
-_PAUSE_MS = 160  # silence that counts as a pause: the words so far are read then, ahead of the decision
+_READ_MS = 64  # silence after which the words so far are read, ahead of the decision
+_PAUSE_MS = 160  # silence that counts as a pause
+_TAIL = SAMPLE_RATE // 100  # samples of voice behind what was read that are worth another reading
 _ONSET_GAP_MS = 96  # silence that ends a voice too short to be speech
 _MAX_WHOLE_S = 14.0  # longer recordings are transcribed turn by turn
 
@@ -225,29 +229,52 @@ class TurnStream:
         """A turn is running: partial transcripts, pauses, its end."""
         turn = self._turn
         assert turn is not None
-        events: list[Event] = []
-        if voiced and turn.in_pause:
-            turn.in_pause, self._voiced_samples = False, 0
-            events.append(SpeechStarted(at=self._clock - WINDOW))
+        events = self._voice_back(turn) if voiced else self._silence(turn)
         if voiced and self._lasted(self._options.sustained_ms):
             events.append(SpeechSustained(at=self._clock))
-        silence = self._clock - self._last_voiced
-        if not turn.in_pause:
-            if silence >= self._samples(_PAUSE_MS):
-                turn.in_pause = True
-                turn.pause_text = self._read()
-                turn.pause_begin = self._speech_end()
-                events += self._partial(turn.pause_text)
-                complete = bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text)
-                events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=complete))
-            elif turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
-                events += self._partial(turn.streamed_text(self._read))
+        if not turn.is_read and turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
+            events += self._partial(turn.streamed_text(self._read))
         required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text)
         if turn.in_pause and self._clock - turn.pause_begin >= self._samples(required):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
-            events += self._end(turn.pause_text if turn.in_pause else self._read())
+            events += self._end(turn.pause_text if turn.is_read else self._read())
         return events
+
+    def _voice_back(self, turn: "_Turn") -> list[Event]:
+        """A voiced window: what was read is not all."""
+        was_read, in_pause, turn.is_read, turn.in_pause = turn.is_read, turn.in_pause, False, False
+        if in_pause:
+            self._voiced_samples = 0
+            return [SpeechStarted(at=self._clock - WINDOW)]
+        return [SpeechResumed()] if was_read else []
+
+    def _silence(self, turn: "_Turn") -> list[Event]:
+        """A window without voice: read early, and again where the detector let go before the voice did; then it is a pause."""
+        if turn.in_pause:
+            return []
+        events: list[Event] = []
+        silence = self._clock - self._last_voiced
+        if turn.is_read:
+            if self._speech_end() > turn.pause_begin + _TAIL:
+                events = self._read_pause(turn)
+        elif silence >= self._samples(_READ_MS):
+            events = self._read_pause(turn)
+        if turn.is_read and silence >= self._samples(_PAUSE_MS):
+            turn.in_pause = True
+            events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=self._is_whole(turn)))
+        return events
+
+    def _read_pause(self, turn: "_Turn") -> list[Event]:
+        """The words up to here, and whether they may be all; nothing where the same words were told in this pause."""
+        before = turn.pause_text if turn.is_read else None
+        turn.is_read, turn.pause_begin, turn.pause_text = True, self._speech_end(), self._read()
+        if turn.pause_text == before:
+            return []
+        return [*self._partial(turn.pause_text), SpeechPaused(text=turn.pause_text, complete=self._is_whole(turn))]
+
+    def _is_whole(self, turn: "_Turn") -> bool:
+        return bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text)
 
     def _partial(self, text: str) -> list[Event]:
         turn = self._turn
@@ -256,15 +283,16 @@ class TurnStream:
             return []
         stable = _common_words(turn.text, text)
         turn.text = text
-        at = turn.pause_begin if turn.in_pause else self._last_voiced
+        at = turn.pause_begin if turn.is_read else self._last_voiced
         return [PartialTranscript(text=text, stable_chars=stable, at=at)]
 
     def _read(self) -> str:
-        """The final pass over the turn so far."""
+        """The final pass over the turn so far, which ends in at least a pause: recognisers lose a word that ends abruptly."""
         turn = self._turn
         assert turn is not None
         begun = time.perf_counter()
-        text = self._reader.transcribe(self._heard[turn.begin - self._base :])
+        missing = max(0, self._samples(_PAUSE_MS) - (self._clock - self._last_voiced))
+        text = self._reader.transcribe(np.pad(self._heard[turn.begin - self._base :], (0, missing)))
         turn.compute_ms = 1000 * (time.perf_counter() - begun)
         return text
 
@@ -315,9 +343,10 @@ class _Turn:
         self.begin = begin  # clock of its first sample, pre-roll included
         self.speech_start = begin
         self.text = ""  # of the last partial transcript
-        self.in_pause = False
-        self.pause_text = ""
-        self.pause_begin = begin  # acoustic end of the speech before the pause; the detector lets go later
+        self.is_read = False  # the voice has stopped, and the words before that were read
+        self.in_pause = False  # it has stopped for long enough
+        self.pause_text = ""  # those words
+        self.pause_begin = begin  # acoustic end of the voice before; the detector lets go later
         self.compute_ms = 0.0  # of the last final pass
         self._partial = partial
         self._streamed = False

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.worker import guarded
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechPaused, SpeechStarted
 from audio_io.base import AudioFrame
 from llm.base import ChatModelError, Message, TextToken
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep
@@ -62,7 +62,8 @@ def user_says(
     return [
         (start + 0.1, lambda at: SpeechStarted(at=first)),
         ((start + end) / 2, lambda at: PartialTranscript(text=half, stable_chars=len(half), at=at)),
-        (end + min(0.16, silence), lambda at: SpeechEnded(at=last, text=text, complete=bool(text))),
+        (end + min(0.13, silence), lambda at: SpeechPaused(text=text, complete=bool(text))),
+        (end + min(0.23, silence), lambda at: SpeechEnded(at=last, text=text, complete=bool(text))),
         (
             end + silence,
             lambda at: FinalTranscript(text=text, speech_start=first, speech_end=last, decided_at=at, compute_ms=20.0),

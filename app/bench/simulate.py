@@ -16,7 +16,15 @@ import numpy as np
 from app.bench.acoustic import Span
 from app.worker import P, R, Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import Event, FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted, SpeechSustained
+from asr.base import (
+    Event,
+    FinalTranscript,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechPaused,
+    SpeechStarted,
+    SpeechSustained,
+)
 from configs.schema import ConfigError
 from llm.base import Message, TextToken
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, TwoPass
@@ -24,6 +32,10 @@ from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, TwoPa
 LOOKAHEAD, CHUNK_TOKENS, CHUNK_LOOKAHEAD = 1, 10, 3  # text tokens; speech tokens, as the bundled models have them
 TONE_HZ, TONE = 180.0, 0.1
 STARTED_MS = 100.0  # of voice until the stand-in for the recogniser says that somebody speaks
+READ_S, PAUSE_S = (
+    0.13,
+    0.23,
+)  # of silence until its words are read, and until it counts as a pause: medians of the real one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +166,10 @@ class SimulatedRecognizer:
             if text and partial < decided:
                 self._script.append((partial, SpeechSustained(at=partial)))
                 self._script.append((partial, PartialTranscript(text=text, stable_chars=0, at=partial)))
+            whole = bool(text)
+            self._script.append((min(decided, last + _sample(READ_S)), SpeechPaused(text=text, complete=whole)))
             self._script.append(
-                (min(decided, last + _sample(0.16)), SpeechEnded(at=last, text=text, complete=bool(text)))
+                (min(decided, last + _sample(PAUSE_S)), SpeechEnded(at=last, text=text, complete=whole))
             )
             final = FinalTranscript(
                 text=text, speech_start=first, speech_end=last, decided_at=decided, compute_ms=self._delays.asr_ms

@@ -213,9 +213,9 @@ class Augment:
 
     def _add_noise(self, mel: np.ndarray, rng: np.random.Generator) -> None:
         kind = rng.random()
-        if kind < 0.2:
+        if kind < 0.15:
             return
-        snr_db = rng.uniform(30, 55) if kind < 0.55 else rng.uniform(7, 30)
+        snr_db = rng.uniform(30, 55) if kind < 0.4 else rng.uniform(6, 28)
         bank = self._banks[int(rng.integers(len(self._banks)))]
         start = int(rng.integers(len(bank)))
         noise = np.take(bank, np.arange(start, start + len(mel)), axis=0, mode="wrap")

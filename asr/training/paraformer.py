@@ -8,6 +8,7 @@ layer, pieces at the output. The two extra classifiers are not shipped.
 
 import json
 import logging
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -207,7 +208,9 @@ class ParaformerTask:
         (streaming, its own CIF weights) is not spared then. Raises ValueError when it has another shape.
         """
         self.config = config
-        rng = np.random.default_rng(config.seed)
+        # A training that goes on draws other batches, noises and voices than the one before.
+        self._seed = config.seed if start is None else zlib.crc32((start / "model.safetensors").read_bytes())
+        rng = np.random.default_rng(self._seed)
         heard: list[Heard] = []
         speech: list[np.ndarray] = []
         for recording in tqdm(training, desc="features", disable=not show_bar):
@@ -225,11 +228,11 @@ class ParaformerTask:
         self._held_out = [e for e in (example(hear(r), self.units) for r in held_out) if e is not None]
         self._augment = Augment(noises(speech, 20.0, rng))
         self._plan = batches(
-            [len(e.fbank_TM) for e in self._examples], config.batch_frames, config.pair_share, config.seed
+            [len(e.fbank_TM) for e in self._examples], config.batch_frames, config.pair_share, self._seed
         )
         self._batches: list[list[list[int]]] = []
         self._figures: dict[str, float] = {}
-        torch.manual_seed(config.seed)
+        torch.manual_seed(self._seed)
         self._module = Trained(build_model(funasr_config(config), self.units.tokens), config, len(self.units.tokens))
         self.module: nn.Module = self._module
         self._goes_on = start is not None
@@ -271,7 +274,7 @@ class ParaformerTask:
         while len(self._batches) <= step:
             self._batches.append(next(self._plan))
         progress = 1.0 if self._goes_on else progress
-        rng = np.random.default_rng((self.config.seed, step))
+        rng = np.random.default_rng((self._seed, step))
         batch = collate([[self._examples[i] for i in item] for item in self._batches[step]], self._augment, rng)
         chunking = self.config.chunking if step % STREAMING_EVERY == 1 and progress >= self.config.whole_share else None
         device = self._module.mean.device

@@ -9,6 +9,8 @@ from asr.base import (
     PartialTranscript,
     RecognizerError,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechSustained,
     VoiceHeard,
@@ -163,10 +165,37 @@ def test_the_words_decide_how_long_the_silence_must_be():
 
 def test_a_pause_inside_a_turn_does_not_end_it():
     events = run(sound((0.5, 0), (1.0, 1), (0.35, 0), (1.0, 1), (1.0, 0)))
-    beside = (PartialTranscript, VoiceHeard, SpeechSustained)
+    beside = (PartialTranscript, VoiceHeard, SpeechSustained, SpeechPaused)
     kinds = [type(e) for e in events if not isinstance(e, beside)]
     assert kinds == [SpeechStarted, SpeechEnded, SpeechStarted, SpeechEnded, FinalTranscript]
     assert events[-1].text == "sun sun sun sun"
+
+
+def test_a_silence_too_short_for_a_pause_is_read_and_taken_back():
+    events = run(sound((0.5, 0), (1.0, 1), (0.1, 0), (1.0, 1), (1.0, 0)))
+    beside = (PartialTranscript, VoiceHeard, SpeechSustained)
+    kinds = [type(e) for e in events if not isinstance(e, beside)]
+    assert kinds == [SpeechStarted, SpeechPaused, SpeechResumed, SpeechPaused, SpeechEnded, FinalTranscript]
+
+
+def test_words_are_read_early_as_if_the_silence_had_lasted():
+    counter = Counter()
+    events = run(sound((0.5, 0), (1.0, 1), (1.0, 0)), paraformer=counter)
+    (paused,) = [e for e in events if isinstance(e, SpeechPaused)]
+    assert paused.text == events[-1].text
+    loud = np.flatnonzero(np.abs(counter.heard) > 0.01)
+    assert (len(counter.heard) - loud[-1]) / SAMPLE_RATE == pytest.approx(0.16, abs=WINDOW_MS / 1000)
+
+
+def test_a_voice_that_goes_on_below_the_detectors_threshold_is_read_again():
+    counter = Counter()
+    faint = sound((0.12, 1)) / 25  # heard by its energy, but not by the detector of this file
+    samples = np.concatenate([sound((0.5, 0), (1.5, 1)), faint, sound((1.0, 0))])
+    events = run(samples, paraformer=counter)
+    assert counter.passes > 1
+    assert abs(events[-1].speech_end - round(2.12 * SAMPLE_RATE)) <= SAMPLE_RATE // 50
+    heard = np.flatnonzero(np.abs(counter.heard) > 1e-3)
+    assert heard[-1] - heard[0] >= 1.6 * SAMPLE_RATE
 
 
 @pytest.mark.parametrize("words", [["what", "is", "the", "time"], ["what", "is", "the"]])

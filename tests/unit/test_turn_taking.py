@@ -29,6 +29,8 @@ from asr.base import (
     FinalTranscript,
     PartialTranscript,
     SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
     SpeechStarted,
     SpeechSustained,
     VoiceHeard,
@@ -72,6 +74,23 @@ def test_a_pause_after_words_that_may_be_all_prepares_the_reply_until_the_voice_
     assert turns.on(SpeechEnded(at=9, text="what is the time", complete=True)) == [Prepare("what is the time")]
     assert turns.state is State.USER_SPEAKING
     assert turns.on(final("what is the time")) == [Reply(final("what is the time"))]
+
+
+def test_words_read_in_the_first_silence_prepare_the_reply_until_more_of_them_come():
+    turns = TurnTaking()
+    turns.on(SpeechStarted(at=0))
+    assert turns.on(SpeechPaused(text="what is the", complete=False)) == [Drop()]
+    assert turns.on(SpeechResumed()) == [Drop()]
+    assert turns.on(SpeechPaused(text="what is the time", complete=True)) == [Prepare("what is the time")]
+    assert turns.on(SpeechPaused(text="what is the time of", complete=False)) == [Drop()]
+    assert turns.state is State.USER_SPEAKING
+
+
+def test_words_read_in_the_first_silence_leave_a_reply_alone():
+    turns = speaking()
+    assert turns.on(SpeechPaused(text="stop", complete=True)) == []
+    assert turns.on(SpeechResumed()) == []
+    assert turns.on(SpeechEnded(at=20_000, text="stop", complete=True))[0] == Interrupt()
 
 
 def test_words_that_a_pause_reveals_interrupt_the_reply_and_the_next_is_prepared():
@@ -273,6 +292,8 @@ def happenings():
         st.just(SpeechSustained(at=0)),
         texts.map(partial),
         st.builds(lambda text, complete: SpeechEnded(at=0, text=text, complete=complete), texts, st.booleans()),
+        st.builds(SpeechPaused, text=texts, complete=st.booleans()),
+        st.just(SpeechResumed()),
         texts.map(final),
         st.just(StopSpeaking()),
         st.just(Typed(final("yeah"))),
