@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +30,11 @@ from app.configuration import configuration
 from app.small.corpus import Corpus, CorpusError
 from app.small.judges import difference, error_rate
 from app.small.plan import ROOT, Places
-from app.small.voices import DEFAULT
 from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError
-from tts.alignment.durations import MisalignedError, text_pieces
+from tts.alignment.durations import text_pieces
 from tts.base import TOKEN_HZ
 from tts.tmt.model import Tmt
-from tts.training.tmt import example
 from tts.vocabulary import TextVocabulary
 
 RECORDED, DECODED = "recordings", "their true speech tokens, decoded"
@@ -78,30 +77,13 @@ class Memory:
 
 def held_out_speech(places: Places, count: int) -> list[Sentence]:
     """Aligned held-out utterances of the assistant's own voice. Raises CorpusError."""
-    from app.small.steps.material import token_arrays
+    from app.small.steps.text_to_token import alignments
 
     path = places.asset("tmt") / "tokenizer.json"
-    vocabulary, pieces = TextVocabulary(path), text_pieces(path)
-    speech, ids = token_arrays(places, "heldout")
-    found: list[Sentence] = []
-    for utterance, tokens in zip(speech.utterances, ids, strict=True):
-        if len(found) == count:
-            break
-        if utterance.voice != DEFAULT:
-            continue
-        try:
-            made = example(
-                utterance.text,
-                utterance.words,
-                utterance.phones,
-                tokens,
-                lambda text: [token for token, _ in vocabulary.encode(text)],
-                pieces,
-            )
-        except MisalignedError:
-            continue
-        found.append(Sentence(utterance.text, made, speech.samples(utterance)))
-    return found
+    speech = Corpus(places.corpus("heldout"))
+    made = alignments(places, "heldout", TextVocabulary(path), text_pieces(path))
+    found = (Sentence(utterance.text, example, speech.samples(utterance)) for utterance, example in made if example)
+    return list(islice(found, count))
 
 
 def settings() -> list[Setting]:

@@ -1,7 +1,7 @@
 """Steps from text tokens to speech tokens: the temporal masked transformer and what it is compared with."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from app.small.steps.material import codebook, token_arrays
 from app.small.voices import DEFAULT
 
 if TYPE_CHECKING:
+    from app.small.corpus import Utterance
     from tts.training.tmt import TmtExample
     from tts.vocabulary import TextVocabulary
 
@@ -125,13 +126,25 @@ def tmt_examples(
 
 
 def aligned(places: Places, name: str, vocabulary: "TextVocabulary", pieces: Sequence[bytes]) -> list["TmtExample"]:
-    """Align the utterances of the assistant's own voice in a set."""
+    """The aligned utterances of a set; how many were left out is told."""
+    made = [example for _, example in alignments(places, name, vocabulary, pieces, show_bar=True)]
+    found = [example for example in made if example is not None]
+    tqdm.write(
+        f"{name}: {len(made) - len(found)} utterances left out, their text and times do not fit or a token is too long"
+    )
+    return found
+
+
+def alignments(
+    places: Places, name: str, vocabulary: "TextVocabulary", pieces: Sequence[bytes], *, show_bar: bool = False
+) -> Iterator[tuple["Utterance", "TmtExample | None"]]:
+    """Align the utterances of the assistant's own voice in a set, one by one; None where it fails. Raises CorpusError."""
     from tts.alignment.durations import MisalignedError
     from tts.training.tmt import example
 
-    found, left_out = [], 0
     speech, ids = token_arrays(places, name)
-    for utterance, speech_ids in zip(tqdm(speech.utterances, desc=f"alignment of {name}"), ids, strict=True):
+    bar = tqdm(speech.utterances, desc=f"alignment of {name}", disable=not show_bar)
+    for utterance, speech_ids in zip(bar, ids, strict=True):
         if utterance.voice != DEFAULT:
             continue
         try:
@@ -144,8 +157,6 @@ def aligned(places: Places, name: str, vocabulary: "TextVocabulary", pieces: Seq
                 pieces,
             )
         except MisalignedError:
-            left_out += 1
+            yield utterance, None
         else:
-            found.append(made)
-    tqdm.write(f"{name}: {left_out} utterances left out, their text and times do not fit or a token is too long")
-    return found
+            yield utterance, made
