@@ -230,7 +230,10 @@ def parser() -> argparse.ArgumentParser:
         description="Measure the bundled models on held-out sentences, questions and voices; writes a table.",
     )
     figures.add_argument(
-        "parts", nargs="*", metavar="PART", help="only these: asr tts clone llm ask speed (default: all)"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="only these: asr tts clone llm ask speed (default: all); ask_dev: the questions kept for who improves the models",
     )
     figures.add_argument(
         "--work", type=Path, default=Path("build/small"), help="held-out recordings (default: build/small)"

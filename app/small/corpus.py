@@ -8,6 +8,7 @@ import argparse
 import functools
 import json
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,16 +20,18 @@ from tqdm import tqdm
 from app.small import text as spoken_text
 from app.small.synth import SAMPLE_RATE, AlignmentError, Speech
 from app.small.voices import DEFAULT, Speaker, Voice, draw, held_out_voices, training_voices
+from configs.schema import ConfigError
 from llm.training import dialogue
 
-SETS = ("voices", "heldout", "heldout_seen", "heldout_voices", "questions", "prose", "words")
+QUESTIONS = ("questions", "questions_dev")  # what is reported, and what a person looks at who improves the models
+SETS = ("voices", "heldout", "heldout_seen", "heldout_voices", *QUESTIONS, "prose", "words")
 _HELD_OUT = Path(__file__).parent / "heldout"
 _CHUNK = 400  # texts drawn at a time
 _PROSE_ROUNDS = 4
 _MIN_S, _MAX_S = 0.6, 12.0
 
 
-class CorpusError(Exception):
+class CorpusError(ConfigError):
     """A set is missing or damaged; the message says which and how to build it."""
 
 
@@ -178,7 +181,9 @@ def build(
     seed: int = 1,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Write the named sets below `directory`; finished sets are left alone. Returns the hours of each.
+    """Write the named sets below `directory`; finished sets are left alone, unless their list of questions has changed.
+
+    Returns the hours of each.
 
     `hours` has the sizes of "voices", "prose" and "words" (9, 20 and 8 unless given).
     SynthesizerError when flite or espeak-ng is missing.
@@ -188,6 +193,9 @@ def build(
         raise CorpusError(f"there is no set {sorted(unknown)[0]!r}; the sets are {', '.join(SETS)}")
     sizes = {"voices": 9.0, "prose": 20.0, "words": 8.0} | (hours or {})
     made: dict[str, float] = {}
+    for name in set(sets) & set(QUESTIONS):
+        if is_outdated(directory / name):
+            shutil.rmtree(directory / name)
     todo = [name for name in sets if not (directory / name / "complete.json").exists()]
     speaker = Speaker() if todo else None
     for name in sets:
@@ -195,6 +203,14 @@ def build(
             _build_set(directory / name, _parts(name, sizes.get(name, 0.0), seed), speaker, seed, progress)
         made[name] = json.loads((directory / name / "complete.json").read_text(encoding="utf-8"))["hours"]
     return made
+
+
+def is_outdated(directory: Path) -> bool:
+    """Whether a set of questions holds some that are not on its list as they were recorded."""
+    if not (directory / "index.jsonl").exists():
+        return False
+    listed = {(line.text, line.answer) for line in _held_out_lines(directory.name, 0)}
+    return any((said.text, said.answer) not in listed for said in Corpus(directory).utterances)
 
 
 def _build_set(directory: Path, parts: Sequence[Part], speaker: Speaker, seed: int, progress: bool) -> None:
@@ -308,16 +324,21 @@ def held_out_sentences() -> list[str]:
     return [line for line in lines if line]
 
 
-def held_out_questions() -> list[dict]:
-    """Spoken questions that are in no training text: {"id", "text", "keywords": groups of alternatives}."""
-    lines = (_HELD_OUT / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+def held_out_questions(name: str = "questions") -> list[dict]:
+    """One of `QUESTIONS`, in no training text: {"id", "text", "keywords": groups of alternatives}."""
+    lines = (_HELD_OUT / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line]
+
+
+def unseen_questions() -> list[str]:
+    """The texts of all `QUESTIONS`, which every training leaves out."""
+    return [question["text"] for name in QUESTIONS for question in held_out_questions(name)]
 
 
 @functools.cache
 def held_out_keys() -> frozenset[str]:
     """`text.key` of every held-out sentence and question."""
-    texts = [*held_out_sentences(), *(question["text"] for question in held_out_questions())]
+    texts = [*held_out_sentences(), *unseen_questions()]
     parts = [part for text in texts for part in spoken_text.sentences(text) if len(part.split()) > 3]
     return frozenset(spoken_text.key(text) for text in (*texts, *parts))
 
@@ -328,8 +349,8 @@ def _held_out_lines(name: str, seed: int) -> list[Line]:
     flite = [voice for voice in voices if voice.engine == "flite"]
     espeak = [voice for voice in voices if voice.engine == "espeak"]
     lines: list[Line] = []
-    if name == "questions":
-        for index, question in enumerate(held_out_questions()):
+    if name in QUESTIONS:
+        for index, question in enumerate(held_out_questions(name)):
             answer = tuple(tuple(group) for group in question["keywords"])
             lines.append(Line(f"{name}-{question['id']}", question["text"], flite[index % 3], answer=answer))
         return lines

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from app.about import about
 from app.assemble import Assistant, build_chat, build_recognizer, build_synthesizer, prepare_process
 from app.configuration import configuration
-from app.small.corpus import Corpus, Utterance
+from app.small.corpus import QUESTIONS, Corpus, CorpusError, Utterance, is_outdated
 from app.small.judges import JUDGES, ErrorRate, SpeakerJudge, bootstrap, error_rate, satisfies, voiced_f0
 from app.small.synth import SAMPLE_RATE as CORPUS_HZ
 from app.small.synth import AlignmentError
@@ -34,6 +34,7 @@ from tts.base import SAMPLE_RATE
 from tts.features import mel_24k, resample
 
 PARTS = ("asr", "tts", "clone", "llm", "ask", "speed")
+ON_REQUEST = ("ask_dev",)  # for who improves the models; nothing of it is reported
 NOISE_DB = 15.0
 CLONE_SENTENCES = 8
 F0_TOLERANCE = 0.15
@@ -65,9 +66,10 @@ def run(options: argparse.Namespace) -> int:
     config = configuration(options)
     prepare_process(config)
     torch.set_num_threads(config.runtime.num_threads)
-    unknown = set(options.parts) - set(PARTS)
+    known = (*PARTS, *ON_REQUEST)
+    unknown = set(options.parts) - set(known)
     if unknown:
-        sys.stderr.write(f"eval small: no part named {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}.\n")
+        sys.stderr.write(f"eval small: no part named {', '.join(sorted(unknown))}; the parts are {', '.join(known)}.\n")
         return 2
     options.report.mkdir(parents=True, exist_ok=True)
     measure: dict[str, Callable[[AppConfig, argparse.Namespace, Report], None]] = {
@@ -75,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
         "tts": intelligibility,
         "clone": cloning,
         "llm": answers,
-        "ask": spoken_answers,
+        "ask": functools.partial(spoken_answers, name="questions", title="held-out spoken questions"),
+        "ask_dev": functools.partial(
+            spoken_answers, name="questions_dev", title="spoken questions of the development set"
+        ),
         "speed": speed,
     }
     for part in options.parts or PARTS:
@@ -93,8 +98,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def held_out(options: argparse.Namespace, name: str) -> tuple[Corpus, list[Utterance]]:
-    """A held-out set, cut to --limit."""
-    speech = Corpus(options.work / "corpus" / name)
+    """A held-out set, cut to --limit. Raises CorpusError."""
+    directory = options.work / "corpus" / name
+    if name in QUESTIONS and is_outdated(directory):
+        raise CorpusError(
+            f"{directory} has recordings of other questions: "
+            f"make it again with 'python -m app.small.corpus --work {options.work} --sets {name}'"
+        )
+    speech = Corpus(directory)
     return speech, speech.utterances[: options.limit]
 
 
@@ -289,12 +300,12 @@ def answers(config: AppConfig, options: argparse.Namespace, report: Report) -> N
     )  # fmt: skip
 
 
-def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Report) -> None:
+def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Report, *, name: str, title: str) -> None:
     """Spoken questions through the whole chain; the spoken answers are transcribed by the independent judge."""
     from app.ask import Screen, converse
     from app.clock import run_skipping
 
-    speech, items = held_out(options, "questions")
+    speech, items = held_out(options, name)
 
     async def ask_all() -> list[tuple[str, str, np.ndarray]]:
         assistant = await Assistant.load(config, lambda _: None)
@@ -310,7 +321,7 @@ def spoken_answers(config: AppConfig, options: argparse.Namespace, report: Repor
     results = run_skipping(ask_all())
     answers = [item.answer for item in items]
     written = [satisfies(reply, answer) for answer, (_, reply, _) in zip(answers, results, strict=True)]
-    report.heading(f"End to end ({len(items)} held-out spoken questions)", "figure", "value", "goal")
+    report.heading(f"End to end ({len(items)} {title})", "figure", "value", "goal")
     for judge in JUDGES:
         judged = heard_by(judge, [samples for _, _, samples in results])
         correct = [satisfies(text, answer) for answer, text in zip(answers, judged, strict=True)]

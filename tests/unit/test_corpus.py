@@ -3,6 +3,7 @@
 Needs flite and espeak-ng, as the training does: without them these tests fail.
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from app.small import corpus, synth
 from app.small.corpus import Corpus, Utterance, build
+from app.small.evaluate import held_out
 from app.small.text import mentions
 from app.small.voices import Speaker, Voice, held_out_voices, training_voices
 
@@ -167,16 +169,37 @@ def test_an_interrupted_build_goes_on_to_the_same_set(
 
 
 def test_held_out_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentences, questions = corpus.held_out_sentences()[:4], corpus.held_out_questions()[:3]
+    sentences = corpus.held_out_sentences()[:4]
+    questions = {name: corpus.held_out_questions(name)[:3] for name in corpus.QUESTIONS}
     monkeypatch.setattr(corpus, "held_out_sentences", lambda: sentences)
-    monkeypatch.setattr(corpus, "held_out_questions", lambda: questions)
-    names = ["heldout", "heldout_seen", "heldout_voices", "questions"]
+    monkeypatch.setattr(corpus, "held_out_questions", questions.get)
+    names = ["heldout", "heldout_seen", "heldout_voices", *corpus.QUESTIONS]
     build(tmp_path, names, progress=False)
     sets: dict[str, list[Utterance]] = {name: Corpus(tmp_path / name).utterances for name in names}
     assert [u.text for u in sets["heldout"]] == [u.text for u in sets["heldout_voices"]] == sentences
     assert {u.voice for u in sets["heldout_voices"]} <= {v.name for v in held_out_voices()}
     assert {u.voice for u in sets["heldout_seen"]} <= {v.name for v in training_voices()}
-    assert [[list(group) for group in u.answer] for u in sets["questions"]] == [q["keywords"] for q in questions]
+    for name in corpus.QUESTIONS:
+        assert [u.text for u in sets[name]] == [q["text"] for q in questions[name]]
+        assert [[list(group) for group in u.answer] for u in sets[name]] == [q["keywords"] for q in questions[name]]
+
+
+@pytest.mark.parametrize("changed", ["text", "keywords"])
+def test_questions_are_recorded_anew_when_their_list_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    questions = corpus.held_out_questions()[:2]
+    monkeypatch.setattr(corpus, "held_out_questions", lambda _name: questions)
+    folder = tmp_path / "corpus"
+    build(folder, ["questions"], progress=False)
+    assert not corpus.is_outdated(folder / "questions")
+    other = {"text": "Could that be said in other words?", "keywords": [["never"]]}
+    questions = [questions[0], questions[1] | {changed: other[changed]}]
+    options = argparse.Namespace(work=tmp_path, limit=None)
+    with pytest.raises(corpus.CorpusError, match="--sets questions"):
+        held_out(options, "questions")
+    build(folder, ["questions"], progress=False)
+    assert [u.text for u in held_out(options, "questions")[1]] == [q["text"] for q in questions]
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -79,14 +79,16 @@ def test_a_recognisers_line_gets_capitals_and_its_mark(source: SpokenText) -> No
 
 
 def test_held_out_text_is_complete_and_in_spoken_form() -> None:
-    sentences, questions = corpus.held_out_sentences(), corpus.held_out_questions()
+    sentences = corpus.held_out_sentences()
+    questions = [question for name in corpus.QUESTIONS for question in corpus.held_out_questions(name)]
     assert len({key(s) for s in sentences}) == len(sentences) >= 200
-    assert len({key(q["text"]) for q in questions}) == len(questions) == 40
+    assert len({key(q["text"]) for q in questions}) == len({q["id"] for q in questions}) == len(questions) == 80
     for text in [*sentences, *(q["text"] for q in questions)]:
         assert re.fullmatch(r"[A-Z][A-Za-z',.?! -]*[.?!]", text), text
     for question in questions:
         assert question["keywords"]
         assert all(group and all(word == word.lower() for word in group) for group in question["keywords"])
+    assert {key(question["text"]) for question in questions} <= corpus.held_out_keys()
 
 
 def test_held_out_text_is_recognised_inside_longer_text() -> None:

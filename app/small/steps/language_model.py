@@ -23,7 +23,7 @@ def vocabulary(places: Places, plan: SmallTraining) -> dict[str, float]:
 
 def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Train the language model on its dialogues, some of them as the recogniser hears them."""
-    from app.small.corpus import held_out_questions
+    from app.small.corpus import unseen_questions
     from app.small.hearing import confusions
     from app.small.text import SpokenText
     from llm.training.qwen import task
@@ -33,6 +33,6 @@ def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
     misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
     questions, start = read_questions(HELD_OUT), places.first_weights("qwen")
-    spoken = [question["text"] for question in held_out_questions()]
-    made = task(Vocabulary(places.asset("qwen")), prose, questions, confusions=misheard, start=start, unseen=spoken)
+    unseen = unseen_questions()
+    made = task(Vocabulary(places.asset("qwen")), prose, questions, confusions=misheard, start=start, unseen=unseen)
     return fit(places, "qwen", made, plan.qwen)

@@ -56,7 +56,7 @@ def turn_end(places: Places, plan: SmallTraining) -> dict[str, float]:
     from llm.training.score import HELD_OUT, read_questions
 
     written = {turn for question in read_questions(HELD_OUT) for turn in question.turns}
-    held_out = {normalise(text) for text in (*written, *(q["text"] for q in speech_corpus.held_out_questions()))}
+    held_out = {normalise(text) for text in (*written, *speech_corpus.unseen_questions())}
     talks = conversations(plan.corpus.seed, NUM_TURN_ENDS)
     said = [message.content for talk in talks for message in talk if message.role == "user"]
     spoken = [line for line in said if not any(map(str.isdigit, line)) and normalise(line) not in held_out]
