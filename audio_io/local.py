@@ -1,12 +1,12 @@
-"""The local microphone and loudspeaker through PortAudio. Callbacks only copy."""
+"""The local microphone and loudspeaker through PortAudio, whose callbacks are compiled (`audio_io.callbacks`)."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from audio_io.base import (
 from audio_io.echo import Reference, echo_control
 from audio_io.level import Level
 from audio_io.resample import StreamingResampler
-from audio_io.ring import SampleRing
+
+if TYPE_CHECKING:
+    from audio_io.callbacks import CallbackNotes
+    from audio_io.ring import SampleRing
 
 log = logging.getLogger(__name__)
 
@@ -107,30 +110,10 @@ def find_device(wanted: str | int | None, kind: str, devices: list[DeviceInfo]) 
     return found[0]
 
 
-class CallbackNotes:
-    """What the callbacks of one stream note of themselves."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.losses = 0  # callbacks before which the sound system lost samples
-        self.longest_s = 0.0  # one took to copy
-        self.longest_wait_s = 0.0  # from one to the next
-        self._began = 0.0
-
-    def note(self, began: float, lost: object) -> None:
-        """One callback is over that began at `began` on `time.perf_counter`; `lost`: its flag of lost samples."""
-        if self.count:
-            self.longest_wait_s = max(self.longest_wait_s, began - self._began)
-        self._began = began
-        self.count += 1
-        self.losses += 1 if lost else 0
-        self.longest_s = max(self.longest_s, time.perf_counter() - began)
-
-
 class _Pulse:
     """Whether the callbacks of a stream still come."""
 
-    def __init__(self, notes: CallbackNotes) -> None:
+    def __init__(self, notes: "CallbackNotes") -> None:
         self._notes, self._count, self._at = notes, notes.count, time.monotonic()
 
     @property
@@ -144,12 +127,16 @@ class _Pulse:
 class StreamClock:
     """Seconds since the first captured sample."""
 
-    def __init__(self) -> None:
-        self.began: float | None = None
+    def __init__(self, first_heard: Callable[[], float | None]) -> None:
+        """`first_heard`: when that sample was heard, on `time.monotonic`; None as long as there is none."""
+        self._first_heard = first_heard
+        self._began: float | None = None
 
     def now(self) -> float:
         """Seconds since the first captured sample; 0 before it."""
-        return 0.0 if self.began is None else max(0.0, time.monotonic() - self.began)
+        if self._began is None:
+            self._began = self._first_heard()
+        return 0.0 if self._began is None else max(0.0, time.monotonic() - self._began)
 
     async def sleep_until(self, at: float) -> None:
         """Return when `now()` has reached `at`."""
@@ -171,7 +158,10 @@ class LocalDevice:
         devices = list_devices()
         self.microphone = find_device(input_device, "input", devices) if listen else None
         self.loudspeaker = find_device(output_device, "output", devices)
-        self._clock = StreamClock()
+        from audio_io.callbacks import CallbackNotes  # slow to import: not before there is a device
+        from audio_io.ring import SampleRing
+
+        self._clock = StreamClock(self._first_heard)
         self._capture_hz = _rate(self.microphone, "input", CAPTURE_HZ) if self.microphone else CAPTURE_HZ
         self._output_hz = _rate(self.loudspeaker, "output", PLAYBACK_HZ)
         self._to_session = StreamingResampler(self._capture_hz, CAPTURE_HZ)
@@ -181,6 +171,8 @@ class LocalDevice:
         self._played = SampleRing(round(_CAPTURE_RING_S * self._output_hz))
         self._echo_kind = echo
         self._streams: list[Any] = []
+        self._places: list[np.ndarray] = []  # the addresses that their callbacks are given
+        self._opened: float | None = None  # on `time.monotonic`
         self._reply_start: int | None = None  # consumed output samples when the running reply began
         self._underruns = 0  # of the replies before the running one
         self._level = Level()  # by output samples since the start
@@ -199,22 +191,15 @@ class LocalDevice:
     def __enter__(self) -> Self:
         import sounddevice
 
+        from audio_io.callbacks import on_input, on_output
+
+        played = [self.output_notes.place, *self._queue.places, *self._played.places]
+        heard = [self.input_notes.place, *self._heard.places]
         try:
-            self._streams = [
-                sounddevice.OutputStream(
-                    samplerate=self._output_hz, device=self.loudspeaker.id, channels=1, dtype="float32",
-                    blocksize=self._output_hz * FRAME_MS // 1000, latency="low", callback=self._on_output,
-                ),
-            ]  # fmt: skip
+            self._open("output", self.loudspeaker, self._output_hz, on_output, played)
             if self.microphone:
-                self._streams.append(
-                    sounddevice.InputStream(
-                        samplerate=self._capture_hz, device=self.microphone.id, channels=1, dtype="float32",
-                        blocksize=self._capture_hz * FRAME_MS // 1000, latency="low", callback=self._on_input,
-                    )
-                )  # fmt: skip
-            else:
-                self._clock.began = time.monotonic()
+                self._open("input", self.microphone, self._capture_hz, on_input, heard)
+            self._opened = time.monotonic()
             for stream in self._streams:
                 stream.start()
         except sounddevice.PortAudioError as error:
@@ -222,6 +207,17 @@ class LocalDevice:
             names = " and ".join(repr(device.name) for device in (self.microphone, self.loudspeaker) if device)
             raise DeviceError(f"{names} cannot be opened ({error}); is another program using it?") from error
         return self
+
+    def _open(self, kind: str, device: DeviceInfo, rate: int, callback: Any, places: list[int]) -> None:
+        import sounddevice
+        from cffi import FFI
+
+        self._places.append(np.array(places, np.uintp))
+        stream = sounddevice._StreamBase(  # the class that takes a compiled callback
+            kind, samplerate=rate, device=device.id, channels=1, dtype="float32", blocksize=rate * FRAME_MS // 1000,
+            latency="low", callback=callback.cffi, userdata=FFI().cast("void *", self._places[-1].ctypes.data),
+        )  # fmt: skip
+        self._streams.append(stream)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -237,18 +233,20 @@ class LocalDevice:
         """The JACK server has ended. PortAudio then hangs for ten minutes in closing a stream and aborts the process."""
         return any(not (stream.active or stream.stopped) for stream in self._streams) and _is_jack(self.loudspeaker)
 
-    def _on_input(self, samples: np.ndarray, frames: int, _time: object, status: Any) -> None:
-        began = time.perf_counter()
-        if self._clock.began is None:
-            self._clock.began = time.monotonic() - frames / self._capture_hz
-        self._heard.write(samples[:, 0])
-        self.input_notes.note(began, status and status.input_overflow)
+    def _first_heard(self) -> float | None:
+        """When the first captured sample was heard, or without a microphone when the device was opened."""
+        if self.microphone is None or self._opened is None:
+            return self._opened
+        if not self._streams or not self.input_notes.count:
+            return None
+        import sounddevice
 
-    def _on_output(self, out: np.ndarray, _frames: int, _time: object, status: Any) -> None:
-        began = time.perf_counter()
-        self._queue.read_into(out[:, 0])
-        self._played.write(out[:, 0])
-        self.output_notes.note(began, status and status.output_underflow)
+        now, age = time.monotonic(), 0.0  # since the first callback
+        with suppress(sounddevice.PortAudioError):
+            age = self._streams[-1].time - self.input_notes.first_s
+        if not 0.0 <= age <= now - self._opened:  # the sound system tells no time, or nonsense
+            age = 0.0
+        return now - age - FRAME_MS / 1000
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
         """Captured frames as they come, several at once where many wait.
@@ -272,9 +270,10 @@ class LocalDevice:
             if not num_blocks:
                 await asyncio.sleep((size - self._heard.available) / self._capture_hz)
                 continue
-            if self._heard.overruns > lost:
-                start += (self._heard.overruns - lost) * CAPTURE_HZ // self._capture_hz
-                lost = self._heard.overruns
+            overruns = self._heard.overruns
+            if overruns > lost:
+                start += (overruns - lost) * CAPTURE_HZ // self._capture_hz
+                lost = overruns
                 if time.monotonic() - warned > _WARN_EVERY_S:
                     log.warning("the machine is too busy: %d samples of the microphone were lost so far", lost)
                     warned = time.monotonic()
@@ -304,7 +303,7 @@ class LocalDevice:
         converted = self._to_speaker.push(samples)
         if last:
             converted = np.concatenate((converted, self._to_speaker.finish()))
-        converted *= self._level(self._queue.num_read + self._queue.available, len(converted))
+        converted *= self._level(self._queue.end, len(converted))
         written = self._queue.write(converted)
         self._queue.open = not last
         if written < len(converted):
@@ -322,7 +321,8 @@ class LocalDevice:
         """Play the running reply at `gain` times its level from now on, reached within `fade_ms`."""
         if self._reply_start is None:
             return
-        begin, waiting = self._queue.num_read, self._queue.available
+        begin = self._queue.num_read
+        waiting = self._queue.end - begin
         before = self._level(begin, waiting)
         self._level.move(begin, gain, round(fade_ms * self._output_hz / 1000))
         self._queue.multiply(begin, self._level(begin, waiting) / before)
@@ -338,7 +338,7 @@ class LocalDevice:
     def _end_reply(self) -> None:
         self._reply_start = None
         if self._level.gain != 1.0:
-            self._level.move(self._queue.num_read + self._queue.available, 1.0)
+            self._level.move(self._queue.end, 1.0)
 
     @property
     def played_samples(self) -> int:
@@ -357,7 +357,7 @@ class LocalDevice:
         return float(self._streams[0].latency) if self._streams else 0.0
 
 
-def _taken(ring: SampleRing, count: int) -> np.ndarray:
+def _taken(ring: "SampleRing", count: int) -> np.ndarray:
     """The next so many samples of a ring, float32 (N,)."""
     samples = np.zeros(count, np.float32)
     ring.read_into(samples)

@@ -17,7 +17,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,9 +27,12 @@ from app.bench.cases import built_in
 from app.configuration import configuration
 from app.talk import open_device
 from audio_io.base import CAPTURE_HZ, FRAME_MS
-from audio_io.local import CallbackNotes, LocalDevice
+from audio_io.local import LocalDevice
 from configs.schema import AppConfig, ConfigError
 from tts.base import PcmChunk
+
+if TYPE_CHECKING:
+    from audio_io.callbacks import CallbackNotes
 
 AT_REST = 0.1  # of the time: measured before, with the assistant's own models at rest
 PAUSE_S = 1.0  # between two replies
@@ -43,18 +46,12 @@ class Notes:
 
     count: int
     losses: int
-    longest_ms: float
     longest_wait_ms: float
 
     @classmethod
-    def of(cls, noted: CallbackNotes) -> "Notes":
+    def of(cls, noted: "CallbackNotes") -> "Notes":
         """What was noted so far."""
-        return cls(
-            count=noted.count,
-            losses=noted.losses,
-            longest_ms=1000 * noted.longest_s,
-            longest_wait_ms=1000 * noted.longest_wait_s,
-        )
+        return cls(count=noted.count, losses=noted.losses, longest_wait_ms=1000 * noted.longest_wait_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,17 +231,14 @@ def page(values: dict[str, Any]) -> str:
             ),
             row("callbacks", lambda f: f"{f['loudspeaker']['count']} and {f['microphone']['count']}"),
             row(
-                "longest that one took",
-                lambda f: f"{f['loudspeaker']['longest_ms']:.1f} and {f['microphone']['longest_ms']:.1f} ms",
-            ),
-            row(
                 "longest from one to the next",
                 lambda f: f"{f['loudspeaker']['longest_wait_ms']:.0f} and {f['microphone']['longest_wait_ms']:.0f} ms",
             ),
             row("longest that the event loop came too late", lambda f: f"{f['loop_late_ms']:.0f} ms"),
             "",
-            "A loss: a callback was not done when the sound system needed its samples, whether it took too long, waited for "
-            "Python's interpreter, or got no processor; with JACK also when its server or another of its programs was late.",
+            "A loss: a callback was not done when the sound system needed its samples. The callbacks are compiled and do not "
+            "wait for Python's interpreter: one is late where its thread got no processor; with JACK also where its server or "
+            "another of its programs was late.",
             "",
         ]
     )

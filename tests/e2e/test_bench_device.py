@@ -1,4 +1,4 @@
-"""`launch.py bench device` through a sound server: breaks of the sound are counted in the real callbacks.
+"""The callbacks of a real sound server: they go on whatever Python does, and `launch.py bench device` counts breaks of the sound.
 
 Needs Debian's jackd2 and libportaudio2; skipped without them, unless ASSISTANT_REQUIRE_JACK is set.
 """
@@ -14,18 +14,30 @@ if not installed() and not os.environ.get("ASSISTANT_REQUIRE_JACK"):
     pytest.skip("jackd is not installed", allow_module_level=True)
 
 
-def test_every_callback_of_both_streams_is_noted(tmp_path):
-    server = Server(tmp_path)
-    server.start()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("jack"))
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_callbacks_go_on_while_a_thread_holds_the_interpreter(server, tmp_path):
+    program = Program(tmp_path / "held.log", "-m", "tests.interpreter")
     try:
-        told = ["bench", "device", "--minutes", "0.05", "--busy", "1", "--report", str(tmp_path / "report")]
-        program = Program(tmp_path / "bench.log", "launch.py", *told)
-        try:
-            assert program.process.wait(PATIENCE_S) in (0, 1), program.output  # by whether this machine lost sound
-        finally:
-            program.close()
+        assert program.process.wait(PATIENCE_S) == 0, program.output
     finally:
-        server.stop()
+        program.close()
+    assert program.output.count("went on") == 2, program.output
+
+
+def test_every_callback_of_both_streams_is_noted(server, tmp_path):
+    told = ["bench", "device", "--minutes", "0.05", "--busy", "1", "--report", str(tmp_path / "report")]
+    program = Program(tmp_path / "bench.log", "launch.py", *told)
+    try:
+        assert program.process.wait(PATIENCE_S) in (0, 1), program.output  # by whether this machine lost sound
+    finally:
+        program.close()
     values = json.loads((tmp_path / "report" / "report.json").read_text())
     assert "JACK" in values["about"]["device"]
     assert set(values["figures"]) == {"at rest", "at work"}

@@ -150,6 +150,6 @@ def test_doctor(capsys):
 
 
 def test_import_app_is_light():
-    heavy = "{'torch', 'gradio', 'vllm', 'sounddevice', 'transformers', 'funasr'}"
-    code = f"import sys, app, app.session, app.cli; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    heavy = "{'torch', 'gradio', 'vllm', 'sounddevice', 'numba', 'transformers', 'funasr'}"
+    code = f"import sys, app, app.session, app.cli, app.talk; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

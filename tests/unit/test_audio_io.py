@@ -1,9 +1,7 @@
-"""Sound files, the ring buffer, the device of files, the choice of a device."""
+"""Sound files, the device of files, levels, the choice of a device."""
 
 import asyncio
 import errno
-import sys
-import types
 import wave
 
 import numpy as np
@@ -13,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_io import file as file_module
-from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError, DeviceLostError
+from audio_io.base import FRAME_SAMPLES, AudioFileError, DeviceError
 from audio_io.clock import LoopClock
 from audio_io.file import WavWriter, read_audio, write_wav
 from audio_io.file_device import FileDevice
 from audio_io.level import Level
-from audio_io.local import DeviceInfo, LocalDevice, find_device
-from audio_io.ring import SampleRing
+from audio_io.local import DeviceInfo, find_device
 from tests import virtual_time
 
 
@@ -155,45 +152,6 @@ def test_a_refusing_disk_is_said(tmp_path, monkeypatch, number, says):
     with pytest.raises(AudioFileError, match=says):
         write_wav(tmp_path / "a.wav", tone(0.1, 24_000), 24_000)
     assert list(tmp_path.iterdir()) == []
-
-
-# --- ring buffer
-
-
-def test_the_ring_keeps_order_over_its_edge():
-    ring, out, expected = SampleRing(10), np.zeros(3, np.float32), 0.0
-    for start in range(0, 60, 3):
-        assert ring.write(np.arange(start, start + 3, dtype=np.float32)) == 3
-        assert ring.read_into(out) == 3
-        np.testing.assert_array_equal(out, [expected, expected + 1, expected + 2])
-        expected += 3
-
-
-def test_the_ring_counts_what_found_no_room_and_what_was_missing():
-    ring, out = SampleRing(4), np.full(3, 9.0, np.float32)
-    assert ring.write(np.arange(6, dtype=np.float32)) == 4
-    assert ring.overruns == 2
-    ring.open = True
-    assert ring.read_into(out) == 3
-    assert ring.read_into(out) == 1
-    np.testing.assert_array_equal(out, [3, 0, 0])
-    ring.read_into(out)
-    assert ring.underruns == 1  # one gap, however long
-    ring.write(np.ones(4, np.float32))
-    ring.open = False  # complete: running dry now is the end, not a gap
-    ring.read_into(out)
-    ring.read_into(out)
-    assert ring.underruns == 1
-
-
-def test_cutting_the_ring_fades_and_forgets():
-    ring, out = SampleRing(8), np.zeros(6, np.float32)
-    ring.write(np.ones(5, np.float32))
-    ring.read_into(out[:2])
-    assert ring.cut(np.array([0.5, 0.0], np.float32)) == 2
-    ring.write(np.full(2, 7.0, np.float32))
-    assert ring.read_into(out) == 4
-    np.testing.assert_array_equal(out, [0.5, 0, 7, 7, 0, 0])
 
 
 # --- device of files
@@ -392,200 +350,3 @@ def test_a_device_is_found_by_id_or_name(wanted, kind, found):
 def test_a_wrong_device_is_said_with_the_choice(wanted, kind, devices, says):
     with pytest.raises(DeviceError, match=says):
         find_device(wanted, kind, devices)
-
-
-def test_the_local_device_resamples_counts_and_cuts(monkeypatch):
-    """PortAudio replaced by hand-driven callbacks; the loudspeaker takes only 48 kHz."""
-
-    class Stream:
-        latency, active, stopped = 0.0, True, False
-
-        def __init__(self, **options):
-            self.options = options
-
-        def start(self): ...
-
-        def close(self): ...
-
-    def refuse(**_):
-        raise ValueError("invalid sample rate")
-
-    portaudio = types.SimpleNamespace(
-        InputStream=Stream, OutputStream=Stream, PortAudioError=RuntimeError, check_output_settings=refuse,
-        check_input_settings=lambda **_: None, default=types.SimpleNamespace(device=(0, 0)),
-        query_devices=lambda: [{"name": "x", "max_input_channels": 1, "max_output_channels": 2, "default_samplerate": 48_000.0}],
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "sounddevice", portaudio)
-
-    async def main() -> None:
-        with LocalDevice() as local:
-            speaker, microphone = (stream.options for stream in local._streams)
-            assert (speaker["samplerate"], microphone["samplerate"]) == (48_000, 16_000)
-            microphone["callback"](np.full((FRAME_SAMPLES, 1), 0.5, np.float32), FRAME_SAMPLES, None, None)
-            frame = await anext(local.frames())
-            assert frame.start == 0
-            assert (frame.samples == 0.5).all()
-            assert local.play(np.full(2_400, 0.5, np.float32), last=True) == pytest.approx(local.clock.now(), abs=0.05)
-            out = np.zeros((2_400, 1), np.float32)
-            flags = types.SimpleNamespace(output_underflow=True, input_overflow=False)
-            speaker["callback"](out, 2_400, None, flags)
-            microphone["callback"](np.zeros((FRAME_SAMPLES, 1), np.float32), FRAME_SAMPLES, None, flags)
-            assert (local.output_notes.count, local.output_notes.losses) == (1, 1)
-            assert (local.input_notes.count, local.input_notes.losses) == (2, 0)
-            assert (
-                local.input_notes.longest_wait_s > local.output_notes.longest_s > local.output_notes.longest_wait_s == 0
-            )
-            assert local.played_samples == 1_200
-            assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
-            assert local.flush(5.0).played_samples == 1_200
-            speaker["callback"](out, 2_400, None, None)
-            assert not out[240:].any()
-            assert local.underruns == 0
-            assert local.played_samples == 0
-            await local.drained()
-            local.play(np.full(4_800, 0.5, np.float32), last=False)
-            speaker["callback"](out, 2_400, None, None)
-            for gain in (0.2, 1.0, 0.2):  # what waits in the queue is ducked and brought back
-                local.duck(gain, 20.0)
-            local.play(np.full(4_800, 0.5, np.float32), last=True)
-            speaker["callback"](out, 2_400, None, None)
-            assert out[960:, 0] == pytest.approx(np.full(1_440, 0.1), abs=1e-3)
-            assert np.abs(np.diff(out[:, 0])).max() < 0.002  # no click
-            local.duck(1.0, 20.0)
-            speaker["callback"](out, 2_400, None, None)
-            assert out[960:, 0] == pytest.approx(np.full(1_440, 0.5), abs=1e-3)
-            local.duck(0.2, 20.0)
-            local.flush(5.0)
-            speaker["callback"](out, 2_400, None, None)
-            local.play(np.full(2_400, 0.5, np.float32), last=True)
-            speaker["callback"](out, 2_400, None, None)
-            assert out[1_000:, 0] == pytest.approx(np.full(1_400, 0.5), abs=1e-3)
-
-    asyncio.run(main())
-
-
-def test_the_streams_of_a_jack_server_that_has_ended_are_left_alone(monkeypatch):
-    """PortAudio hangs and then aborts where one closes them."""
-    closed = []
-
-    class Stream:
-        latency, active, stopped = 0.0, True, False
-
-        def __init__(self, **options): ...
-
-        def start(self): ...
-
-        def close(self):
-            closed.append(self)
-
-    device = {"name": "system", "max_input_channels": 1, "max_output_channels": 1, "default_samplerate": 16_000.0}
-    portaudio = types.SimpleNamespace(
-        InputStream=Stream, OutputStream=Stream, PortAudioError=RuntimeError, check_output_settings=lambda **_: None,
-        check_input_settings=lambda **_: None, default=types.SimpleNamespace(device=(0, 0)),
-        query_devices=lambda number=None: [device] if number is None else {**device, "hostapi": 1},
-        query_hostapis=lambda number: {"name": ("ALSA", "JACK Audio Connection Kit")[number]},
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "sounddevice", portaudio)
-    monkeypatch.setattr("audio_io.local._STALLED_S", 0.05)
-
-    async def main() -> None:
-        with LocalDevice():
-            pass
-        assert len(closed) == 2
-        with pytest.raises(DeviceError, match="delivers no sound"), LocalDevice() as local:
-            await anext(local.frames())
-        assert len(closed) == 4
-        Stream.active = False
-        with pytest.raises(DeviceLostError, match="the JACK server"), LocalDevice() as local:
-            await anext(local.frames())
-        assert len(closed) == 4
-
-    asyncio.run(main())
-
-
-class Scripted:
-    """PortAudio whose callbacks the test calls; microphone and loudspeaker take 16 and 24 kHz."""
-
-    class Stream:
-        latency, active, stopped = 0.0, True, False
-
-        def __init__(self, **options):
-            self.callback = options["callback"]
-
-        def start(self): ...
-
-        def close(self): ...
-
-    InputStream = OutputStream = Stream
-    PortAudioError = RuntimeError
-    default = types.SimpleNamespace(device=(0, 0))
-    check_output_settings = check_input_settings = staticmethod(lambda **_: None)
-    query_hostapis = staticmethod(lambda _: {"name": "ALSA"})
-
-    @staticmethod
-    def query_devices(number=None):
-        device = {"name": "x", "max_input_channels": 1, "max_output_channels": 1, "default_samplerate": 16_000.0}
-        return [device] if number is None else {**device, "hostapi": 0}
-
-
-@pytest.mark.parametrize("listen", [True, False])
-def test_a_loudspeaker_that_takes_no_sound_any_more_ends_the_frames(monkeypatch, listen):
-    monkeypatch.setitem(sys.modules, "sounddevice", Scripted)
-    monkeypatch.setattr("audio_io.local._STALLED_S", 0.2)
-    monkeypatch.setattr("audio_io.local._LOOK_S", 0.02)
-
-    async def main() -> None:
-        with LocalDevice(listen=listen) as local:
-
-            async def hear() -> None:
-                async for _ in local.frames():
-                    pass
-
-            async def capture() -> None:
-                while True:
-                    for stream in local._streams[1:]:
-                        stream.callback(np.zeros((320, 1), np.float32), 320, None, None)
-                    await asyncio.sleep(0.02)
-
-            local.play(np.ones(24_000, np.float32), last=True)
-            capturing = asyncio.create_task(capture())
-            async with asyncio.timeout(20):
-                with pytest.raises(DeviceError, match="loudspeaker 'x' takes no sound"):
-                    await hear()
-            capturing.cancel()
-
-    asyncio.run(main())
-
-
-def test_frames_that_wait_come_together_beside_what_was_played_then(monkeypatch):
-    """A machine that is too busy to wake the session for each frame loses none; the echo canceller stays in step."""
-    monkeypatch.setitem(sys.modules, "sounddevice", Scripted)
-    near, far = [], []
-
-    class Control:
-        def process(self, captured, played):
-            near.append(captured)
-            far.append(played)
-            return captured
-
-    monkeypatch.setattr("audio_io.local.echo_control", lambda *_: Control())
-
-    async def main() -> None:
-        with LocalDevice() as local:
-            speaker, microphone = (stream.callback for stream in local._streams)
-            local.play(np.repeat(np.linspace(0.0, 0.9, 25), 480).astype(np.float32), last=True)
-            for number in range(25):
-                speaker(np.zeros((480, 1), np.float32), 480, None, None)
-                microphone(np.full((320, 1), number / 25, np.float32), 320, None, None)
-            frames = local.frames()
-            got = [await anext(frames) for _ in range(3)]
-            assert [(frame.start, len(frame.samples)) for frame in got] == [(0, 3200), (3200, 3200), (6400, 1600)]
-
-    asyncio.run(main())
-    heard, played = np.concatenate(near), np.concatenate(far)
-    assert len(near) == 25
-    assert all(len(part) == 320 for part in near + far)
-    np.testing.assert_allclose(heard, np.repeat(np.arange(25) / 25, 320), atol=1e-6)
-    late = np.repeat(np.linspace(0.0, 0.9, 25), 320) - played
-    assert np.median(late) < 0.1  # some 50 ms, which the resampler holds back
-    assert (late[-320:] < 0.1).all()

@@ -80,7 +80,7 @@ def test_other_processes_compute_meanwhile_and_then_end(monkeypatch):
 
 
 def test_the_report_tells_both_runs():
-    notes = Notes(count=500, losses=3, longest_ms=1.25, longest_wait_ms=44.0)
+    notes = Notes(count=500, losses=3, longest_wait_ms=44.0)
     held = Held(
         seconds=60.0, replies=9, made=2, speech_s=30.0, underruns=1, lost_s=0.5, loop_late_ms=12.0, realtime=False,
         microphone=notes, loudspeaker=notes,

@@ -6,21 +6,22 @@ import os
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from app import talk as module
 from app.talk import Talk
 from configs.schema import AppConfig
 from tests.fakes import ScriptedChat
+from tests.portaudio import PortAudio, Stream
 from tests.web import assistant
 
 NAME = "a card"
 
 
-class PortAudio(types.SimpleNamespace):
-    """One loudspeaker: the first time it is opened it takes some sound and dies, then is missing, then is there again."""
+class OneLoudspeaker(PortAudio):
+    """The first time it is opened it takes some sound and dies, then is missing, then is there again."""
 
-    PortAudioError = RuntimeError
     default = types.SimpleNamespace(device=(-1, 0))
 
     def __init__(self):
@@ -28,11 +29,9 @@ class PortAudio(types.SimpleNamespace):
         self.opened = self.missing = self.heard = 0
         portaudio = self
 
-        class OutputStream:
-            latency, active, stopped = 0.0, True, False
-
-            def __init__(self, *, callback, blocksize, **_):
-                self._callback, self._size = callback, blocksize
+        class Loudspeaker(Stream):
+            def __init__(self, kind, **options):
+                super().__init__(kind, **options)
                 self._left = 5 if portaudio.opened == 0 else 10**6
                 portaudio.opened += 1
 
@@ -41,10 +40,8 @@ class PortAudio(types.SimpleNamespace):
                 self._timer = self._loop.call_later(0.02, self._play)
 
             def _play(self):
-                import numpy as np
-
-                out = np.zeros((self._size, 1), np.float32)
-                self._callback(out, self._size, None, None)
+                out = np.zeros(self.options["blocksize"], np.float32)
+                self.call(out)
                 portaudio.heard += int(out.any())
                 self._left -= 1
                 portaudio.missing = 2
@@ -54,7 +51,7 @@ class PortAudio(types.SimpleNamespace):
             def close(self):
                 self._timer.cancel()
 
-        self.OutputStream = OutputStream
+        self._StreamBase = Loudspeaker
 
     def query_devices(self, number=None):
         device = {"name": NAME, "max_input_channels": 0, "max_output_channels": 2, "default_samplerate": 24_000.0}
@@ -65,11 +62,6 @@ class PortAudio(types.SimpleNamespace):
             return []
         return [device]
 
-    def query_hostapis(self, number):
-        return {"name": "ALSA"}
-
-    def check_output_settings(self, **_): ...
-
     def _terminate(self): ...
 
     def _initialize(self): ...
@@ -77,7 +69,7 @@ class PortAudio(types.SimpleNamespace):
 
 @pytest.fixture
 def portaudio(monkeypatch):
-    made = PortAudio()
+    made = OneLoudspeaker()
     monkeypatch.setitem(sys.modules, "sounddevice", made)
     monkeypatch.setattr("audio_io.local._STALLED_S", 0.4)
     monkeypatch.setattr("audio_io.local._LOOK_S", 0.05)
