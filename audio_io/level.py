@@ -21,6 +21,7 @@ class Level:
         begin = at - 0.5  # between two samples: a change within no sample is a step
         now = float(np.interp(begin, self._at, self._gains))
         kept = sum(point < begin for point in self._at)
+        kept += begin in self._at  # the first point of a step that stands there: what leads to it stays
         self._at[kept:] = [begin, begin + num_samples]
         self._gains[kept:] = [now, max(gain, _FAINTEST)]
 
