@@ -14,6 +14,7 @@ from app.about import processor
 from app.configuration import configuration
 from app.gpu_plan import plan_for, total_gib
 from app.needs import chosen, needs, place, published_gb, size_of
+from asr import limits
 from configs.schema import BUNDLED, AppConfig
 
 REQUIRED = {
@@ -170,7 +171,9 @@ def placement(config: AppConfig) -> Iterator[Finding]:
         device = "cpu" if gpu() == "none" else "cuda"
     threads = f"{device}, {config.runtime.num_threads} thread(s)" if device == "cpu" else device
     placed = threads
-    yield Finding("recogniser", f"FunASR Paraformer on {threads}")
+    heard_by = "Moonshine" if config.asr.backend == "moonshine" else "FunASR Paraformer"
+    weak = limits(config.asr)
+    yield Finding("recogniser", f"{heard_by} on {threads}", not weak, needed=False, hint=weak)
     vllm = importlib.util.find_spec("vllm") is not None
     engine = config.llm.engine
     if engine == "auto":

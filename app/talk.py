@@ -23,6 +23,7 @@ from app.live import LiveDevice
 from app.session import Session
 from app.trace import TurnTrace, write_json
 from app.turn_taking import State
+from asr import limits
 from audio_io.base import AudioDevice, DeviceError, DeviceLostError
 from audio_io.clock import LoopClock
 from audio_io.echo import echo_control
@@ -189,6 +190,9 @@ class Talk:
                 conversation.add_user(message.content)
             else:
                 conversation.add_assistant(message.content)
+        weak = limits(self._config.asr)
+        if weak and not self._options.text:
+            self._say(weak)
         looking = False  # for a device, which is told once
         with self._read_keys():
             while not self._stop.is_set():

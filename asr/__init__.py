@@ -4,10 +4,20 @@ from typing import TYPE_CHECKING
 
 from asr.base import Recognizer
 from configs.device import resolve
-from configs.schema import AsrConfig, RuntimeConfig
+from configs.schema import BUNDLED, AsrConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from asr.stream import Reader
+
+
+def limits(config: AsrConfig) -> str:
+    """What people who speak to the configured recogniser must know, in a line; "" where there is nothing."""
+    if config.backend != "paraformer" or config.model != BUNDLED:
+        return ""
+    return (
+        "The built-in recogniser has heard synthetic voices only and misunderstands people. To speak to it yourself: "
+        "--set asr.backend=moonshine"
+    )
 
 
 def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:

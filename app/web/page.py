@@ -14,6 +14,7 @@ import numpy as np
 
 from app.web.person import RANGES, defaults
 from app.web.voices import OWN, Candidate, VoiceLibrary
+from asr import limits
 from audio_io.base import PLAYBACK_HZ
 from configs.schema import AppConfig
 from tts.base import SynthesisError, VoiceError
@@ -42,6 +43,8 @@ def build(config: AppConfig, library: VoiceLibrary) -> Page:
         with gr.Row(elem_id="va-columns", equal_height=False):
             with gr.Column(scale=3, min_width=320, elem_id="va-main"):
                 gr.HTML((STATIC / "talk.html").read_text("utf-8"), apply_default_css=False, padding=False)
+                if weak := limits(config.asr):
+                    gr.Markdown(f"<small>{_plain(weak)}</small>", elem_id="va-limits")
             with gr.Column(scale=2, min_width=320, elem_id="va-side"):
                 chosen = gr.Dropdown(
                     [OWN, *library.names()],

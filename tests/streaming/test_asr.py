@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from asr import limits
 from asr.base import (
     SAMPLE_RATE,
     FinalTranscript,
@@ -20,6 +21,7 @@ from asr.endpoint import Endpoint
 from asr.stream import StreamingRecognizer, StreamOptions, TurnStream
 from asr.turn_end import TurnEnd
 from asr.vad import WINDOW, SileroModel, voiced_span
+from configs.schema import AsrConfig
 
 WINDOW_MS = 1000 * WINDOW / SAMPLE_RATE
 
@@ -315,3 +317,8 @@ def test_the_recognizer_hands_out_independent_streams():
     one.push(np.ones(1000, np.float32) * 0.1)
     assert other._clock == 0
     assert one._clock == WINDOW
+
+
+def test_people_are_told_when_the_recogniser_knows_synthetic_voices_only():
+    assert "asr.backend=moonshine" in limits(AsrConfig())
+    assert limits(AsrConfig(backend="moonshine")) == limits(AsrConfig(model="some/folder")) == ""
