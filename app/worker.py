@@ -1,11 +1,15 @@
-"""One thread per model: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
+"""The models' threads: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,36 +46,88 @@ def use_stream(priority: int | None) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(priority=priority))
 
 
-class Worker:
-    """A thread that runs one call after the other."""
+def num_cores() -> int:
+    """CPU cores that this process may use; the hardware threads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
 
-    def __init__(self, name: str, priority: int | None = None) -> None:
+
+class Worker:
+    """A thread, or several that share the calls: of those that wait, the one whose result is needed first goes first.
+
+    All calls belong to one event loop at a time. A thread that has become free waits until whoever had it has said what he
+    needs next: the most urgent does not lose every other turn.
+    """
+
+    def __init__(self, name: str, priority: int | None = None, *, num_threads: int = 1) -> None:
         """`priority` of its work on a GPU, in a stream of its own: no other thread may then make what it works on."""
+        self._num_threads = num_threads
         self._executor = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
+            max_workers=num_threads, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
         )
-        self._running = 0
+        self._line: list[tuple[float, int, Future[Any], Callable[[], Any]]] = []  # a heap: when due, number of the call
+        self._number = count()
+        self._open: set[Future[Any]] = set()  # calls that run or wait
 
     @property
     def busy(self) -> bool:
         """True while a call runs or waits."""
-        return self._running > 0
+        return bool(self._open)
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a call on the thread. A cancelled call still runs to its end; its result is dropped.
+        """Run a call that is due now. A cancelled call that has begun runs to its end; its result is dropped.
 
         Raises DeviceMemoryError, and what the call raises.
         """
-        self._running += 1
-        future = self._executor.submit(guarded, partial(call, *args, **kwargs))
+        running = self.run_within(0.0, partial(call, *args, **kwargs))
         del call, args, kwargs  # a cancelled call's frame may outlive it, and with it megabytes of a model's state
+        return await running
+
+    async def run_within(self, slack_s: float, call: Callable[[], R]) -> R:
+        """Run a call whose result is needed in so many seconds; below 0: it was needed then."""
+        loop = asyncio.get_running_loop()
+        future: Future[R] = Future()
+        heappush(self._line, (loop.time() + slack_s, next(self._number), future, call))
+        del call
+        self._open.add(future)
         result = asyncio.wrap_future(future)
-        future.add_done_callback(lambda _: self._finished())  # after the result is on its way to the loop
+        future.add_done_callback(partial(self._over, loop))  # after the result is on its way to the loop
+        self._admit()
         return await result
 
-    def _finished(self) -> None:
-        self._running -= 1
+    def _admit(self) -> None:
+        """Give free threads to the most urgent calls."""
+        while self._line and sum(future.running() for future in self._open) < self._num_threads:
+            _, _, future, call = heappop(self._line)
+            if future.set_running_or_notify_cancel():
+                self._begin(future, call)
+
+    def _begin(self, future: "Future[R]", call: Callable[[], R]) -> None:
+        self._executor.submit(_fulfil, future, call)
+
+    def _over(self, loop: asyncio.AbstractEventLoop, future: "Future[Any]") -> None:
+        """A call is over, on any thread."""
+        self._open.discard(future)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(loop.call_soon, self._admit)
 
     def close(self) -> None:
-        """Let the running call end and stop the thread."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Let the running calls end and stop the threads."""
+        while self._line:
+            _, _, future, _ = heappop(self._line)
+            future.cancel()
+        self._executor.shutdown(wait=True)
+
+
+def _fulfil(future: "Future[R]", call: Callable[[], R]) -> None:
+    try:
+        future.set_result(guarded(call))
+    except BaseException as error:
+        future.set_exception(error)
+    finally:
+        del future, call  # the error keeps this frame
