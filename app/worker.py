@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -58,19 +58,15 @@ def num_cores() -> int:
 
 
 class Worker:
-    """A thread, or several that share the calls: of those that wait, the one whose result is needed first goes first.
-
-    All calls belong to one event loop at a time. A thread that has become free waits until whoever had it has said what he
-    needs next: the most urgent does not lose every other turn.
-    """
+    """A thread, or several that share the calls: of those that wait, the one whose result is needed first goes first."""
 
     def __init__(self, name: str, priority: int | None = None, *, num_threads: int = 1) -> None:
         """`priority` of its work on a GPU, in a stream of its own: no other thread may then make what it works on."""
-        self._num_threads = num_threads
         self._executor = ThreadPoolExecutor(
             max_workers=num_threads, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
         )
-        self._line: list[tuple[float, int, Future[Any], Callable[[], Any]]] = []  # a heap: when due, number of the call
+        # when due, number of the call, its future, the call
+        self._waiting: PriorityQueue[tuple[float, int, Future[Any], Callable[[], Any]]] = PriorityQueue()
         self._number = count()
         self._open: set[Future[Any]] = set()  # calls that run or wait
 
@@ -90,44 +86,29 @@ class Worker:
 
     async def run_within(self, slack_s: float, call: Callable[[], R]) -> R:
         """Run a call whose result is needed in so many seconds; below 0: it was needed then."""
-        loop = asyncio.get_running_loop()
         future: Future[R] = Future()
-        heappush(self._line, (loop.time() + slack_s, next(self._number), future, call))
-        del call
         self._open.add(future)
+        self._waiting.put((asyncio.get_running_loop().time() + slack_s, next(self._number), future, call))
+        del call
         result = asyncio.wrap_future(future)
-        future.add_done_callback(partial(self._over, loop))  # after the result is on its way to the loop
-        self._admit()
+        future.add_done_callback(self._open.discard)  # after the result is on its way to the loop
+        self._executor.submit(self._run_first)
         return await result
 
-    def _admit(self) -> None:
-        """Give free threads to the most urgent calls."""
-        while self._line and sum(future.running() for future in self._open) < self._num_threads:
-            _, _, future, call = heappop(self._line)
+    def _run_first(self) -> None:
+        """Run the call that is due first; a thread does this once for each call."""
+        _, _, future, call = self._waiting.get_nowait()
+        try:
             if future.set_running_or_notify_cancel():
-                self._begin(future, call)
-
-    def _begin(self, future: "Future[R]", call: Callable[[], R]) -> None:
-        self._executor.submit(_fulfil, future, call)
-
-    def _over(self, loop: asyncio.AbstractEventLoop, future: "Future[Any]") -> None:
-        """A call is over, on any thread."""
-        self._open.discard(future)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(loop.call_soon, self._admit)
+                future.set_result(guarded(call))
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            del future, call  # the error keeps this frame
 
     def close(self) -> None:
         """Let the running calls end and stop the threads."""
-        while self._line:
-            _, _, future, _ = heappop(self._line)
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        while not self._waiting.empty():
+            _, _, future, _ = self._waiting.get_nowait()
             future.cancel()
-        self._executor.shutdown(wait=True)
-
-
-def _fulfil(future: "Future[R]", call: Callable[[], R]) -> None:
-    try:
-        future.set_result(guarded(call))
-    except BaseException as error:
-        future.set_exception(error)
-    finally:
-        del future, call  # the error keeps this frame

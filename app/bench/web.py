@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -204,6 +205,8 @@ def questions(sessions: int, turns: int) -> Iterator[list[Case]]:
 async def visit_all(port: int, sessions: int, turns: int) -> list[tuple[list[Answer], str | None]]:
     """Everybody at once; the answers of each, and what went wrong."""
     from websockets.asyncio.client import connect
+
+    importlib.import_module("app.small.judges")  # seconds: while people talk it would hold all of them up
 
     async def one(person: int, cases: list[Case]) -> tuple[list[Answer], str | None]:
         async with connect(f"ws://127.0.0.1:{port}/talk/ws", compression=None, ping_timeout=None) as socket:

@@ -94,14 +94,16 @@ def underruns(held):
 
 
 def test_a_new_reply_does_not_wait_for_those_that_are_seconds_ahead():
-    delays = costs(25, 50)
+    delays = costs(
+        25, 50
+    )  # the first chunk after three steps and one more, between each of them at most one of another's
     people = [(0.0, 60), (0.1, 60), (0.2, 60), (3.0, 5)]  # when the last one asks, the others have sound in hand
     ((alone, _),) = at_once([(0.0, 5)], delays)
     *others, (shared, _) = at_once(people, delays)
-    assert shared.voice_to_voice_s <= alone.voice_to_voice_s + 0.05 + 1e-6  # what runs is not interrupted
+    assert shared.voice_to_voice_s < alone.voice_to_voice_s + 0.2
     assert underruns(others) == [0, 0, 0]
     *_, (waited, _) = at_once(people, delays, InTurn)
-    assert waited.voice_to_voice_s > alone.voice_to_voice_s + 0.2
+    assert waited.voice_to_voice_s > alone.voice_to_voice_s + 0.35
 
 
 def test_a_reply_that_is_ahead_does_not_let_another_run_dry():
@@ -126,27 +128,24 @@ def test_a_text_that_is_spoken_by_itself_gives_way_as_if_it_were_played():
     delays = costs(25, 50)
 
     async def main():
-        worker = TimedWorker("tts")
-        stream = SimulatedSynthesizer(delays).stream()
-        for index in range(100):
-            stream.push(index, "word")
-        stream.finish()
-        made = []
+        worker, voice = TimedWorker("tts"), SimulatedSynthesizer(delays)
 
         async def speak():
-            async for chunk in spoken(stream, worker):
-                made.append(chunk.samples)
+            stream = voice.stream()
+            for index in range(100):
+                stream.push(index, "word")
+            stream.finish()
+            return np.concatenate([chunk.samples async for chunk in spoken(stream, worker)])
 
-        speaking = asyncio.create_task(speak())
-        trace, _ = await converse(1.0, 5, worker, delays)
-        assert not speaking.done()
-        await speaking
+        speaking = [asyncio.create_task(speak()) for _ in range(3)]
+        trace, _ = await converse(3.0, 5, worker, delays)
+        assert not any(task.done() for task in speaking)
+        assert [len(sound) for sound in await asyncio.gather(*speaking)] == [20 * SAMPLE_RATE] * 3
         worker.close()
-        assert len(np.concatenate(made)) == 20 * SAMPLE_RATE
         return trace
 
     ((alone, _),) = at_once([(0.0, 5)], delays)
-    assert virtual_time.run(main()).voice_to_voice_s <= alone.voice_to_voice_s + 0.05 + 1e-6
+    assert virtual_time.run(main()).voice_to_voice_s < alone.voice_to_voice_s + 0.2
 
 
 @pytest.fixture(scope="module")

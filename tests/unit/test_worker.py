@@ -6,6 +6,7 @@ import threading
 import weakref
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -60,6 +61,18 @@ async def test_several_threads_run_as_many_calls_at_once():
     worker = Worker("test", num_threads=3)
     together = threading.Barrier(3, timeout=60)
     assert sorted(await asyncio.gather(*(worker.run(together.wait) for _ in range(3)))) == [0, 1, 2]
+    worker.close()
+
+
+async def test_many_short_calls_of_many_people_on_several_threads():
+    worker = Worker("test", num_threads=3)
+
+    async def person(number):
+        return [await worker.run_within(number - step, partial(max, number, step)) for step in range(300)]
+
+    made = await asyncio.gather(*(person(number) for number in range(8)))
+    assert made == [[max(number, step) for step in range(300)] for number in range(8)]
+    assert not worker.busy
     worker.close()
 
 
