@@ -94,12 +94,11 @@ def underruns(held):
 
 
 def test_a_new_reply_does_not_wait_for_those_that_are_seconds_ahead():
-    delays = costs(
-        25, 50
-    )  # the first chunk after three steps and one more, between each of them at most one of another's
+    delays = costs(25, 50)
     people = [(0.0, 60), (0.1, 60), (0.2, 60), (3.0, 5)]  # when the last one asks, the others have sound in hand
     ((alone, _),) = at_once([(0.0, 5)], delays)
     *others, (shared, _) = at_once(people, delays)
+    # between each of the four steps to its first chunk at most one of another's
     assert shared.voice_to_voice_s < alone.voice_to_voice_s + 0.2
     assert underruns(others) == [0, 0, 0]
     *_, (waited, _) = at_once(people, delays, InTurn)
