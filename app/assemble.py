@@ -13,11 +13,12 @@ from app.gpu_plan import plan_for, total_gib
 from app.needs import located
 from app.reply import SessionOptions
 from app.session import Session
-from app.worker import Worker
+from app.worker import Worker, num_cores
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
-from configs.schema import BUNDLED, AppConfig
+from configs.device import resolve
+from configs.schema import BUNDLED, AppConfig, ConfigError
 from llm.base import ChatModel, ChatModelError, Message, TextToken
 from tts.base import SAMPLE_RATE, SynthesisStream, Synthesizer
 from tts.feeding import SentenceFed
@@ -78,6 +79,18 @@ def fed(synthesizer: Synthesizer, config: AppConfig) -> Synthesizer:
     return SentenceFed(synthesizer) if config.tts.feeding == "sentence" else synthesizer
 
 
+def speaking_threads(config: AppConfig, conversations: int) -> int:
+    """Threads that speak for so many conversations at once. Raises ConfigError."""
+    runtime = config.runtime
+    if runtime.tts_workers < 0:
+        raise ConfigError(f"runtime.tts_workers is {runtime.tts_workers}: write a number of threads, or 0.")
+    if runtime.tts_workers:
+        return runtime.tts_workers
+    if conversations == 1 or resolve(runtime.device) != "cpu":
+        return 1
+    return max(1, min(conversations, num_cores() // max(1, runtime.num_threads)))
+
+
 def build_voice(synthesizer: Synthesizer, config: AppConfig, recognizer: Recognizer | None = None) -> Any:
     """The voice that speaks. Raises VoiceError, and what `prompt_text` raises."""
     if config.tts.voice == BUNDLED:
@@ -134,7 +147,7 @@ class _Chat:
 
 @dataclass(frozen=True, kw_only=True)
 class Assistant:
-    """All loaded parts; holds conversations one after the other."""
+    """All loaded parts; holds any number of conversations."""
 
     config: AppConfig
     recognizer: Recognizer
@@ -145,16 +158,17 @@ class Assistant:
     tts_worker: Worker
 
     @classmethod
-    async def load(cls, config: AppConfig, report: Callable[[str], None]) -> "Assistant":
-        """Build and warm up every part; `report` is told what is being done."""
-        assistant = cls.build(config, report)
+    async def load(cls, config: AppConfig, report: Callable[[str], None], conversations: int = 1) -> "Assistant":
+        """Build and warm up every part, for so many conversations at once; `report` is told what is being done."""
+        assistant = cls.build(config, report, conversations)
         report("warming up")
         await assistant.warm_up()
         return assistant
 
     @classmethod
-    def build(cls, config: AppConfig, report: Callable[[str], None]) -> "Assistant":
-        """Build every part; on any thread."""
+    def build(cls, config: AppConfig, report: Callable[[str], None], conversations: int = 1) -> "Assistant":
+        """Build every part, for so many conversations at once; on any thread."""
+        num_speaking = speaking_threads(config, conversations)
         report("loading the recogniser")
         recognizer = build_recognizer(config)
         report("loading the language model")
@@ -169,7 +183,7 @@ class Assistant:
             synthesizer=synthesizer,
             voice=voice,
             asr_worker=Worker("asr"),
-            tts_worker=Worker("tts"),
+            tts_worker=Worker("tts", num_threads=num_speaking),
         )
 
     async def warm_up(self) -> None:

@@ -30,9 +30,10 @@ class RunningReply:
 
     task: "asyncio.Task[None] | None" = None
 
-    def __init__(self, trace: TurnTrace, messages: list[Message]) -> None:
+    def __init__(self, trace: TurnTrace, messages: list[Message], began: float) -> None:
         self.trace = trace
         self.messages = messages
+        self.began = began
         self.committed = asyncio.Event()  # the turn is over, and this is the reply to it
         self.untold: list[SessionEvent] = []  # of before
         self.progress = asyncio.Event()  # a chunk was handed to the device, or the reply is complete
@@ -45,6 +46,11 @@ class RunningReply:
         if task:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def slack_s(self, now: float) -> float:
+        """Seconds until all that was handed to the device has sounded; before the first chunk, since the reply began."""
+        last = self.trace.marks.last_sample
+        return (self.began if last is None else last) - now
 
     def wrote(self, token: TextToken, at: float) -> None:
         """The model wrote a token."""

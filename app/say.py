@@ -1,17 +1,19 @@
 """`launch.py say`: speak a text into a file, while it is still being written."""
 
 import argparse
+import asyncio
 import codecs
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 from app import timestamps
 from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
 from app.configuration import configuration
+from app.worker import Worker
 from audio_io.file import WavWriter
 from configs.schema import AppConfig, ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk, SpeechStep, SynthesisStream, TwoPass
@@ -88,6 +90,17 @@ def ready(stream: SynthesisStream) -> Iterator[SpeechStep | PcmChunk]:
     """Every step and chunk that the text so far allows."""
     while (made := stream.step()) is not None:
         yield made
+
+
+async def spoken(stream: SynthesisStream, worker: Worker) -> AsyncIterator[PcmChunk]:
+    """The sound of an utterance whose text is complete; each chunk is due as if they were played as they come."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while not stream.done:
+        made = await worker.run_within(due - loop.time(), stream.step)
+        if isinstance(made, PcmChunk):
+            due += len(made.samples) / SAMPLE_RATE
+            yield made
 
 
 def typed() -> Iterator[str]:

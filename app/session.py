@@ -259,7 +259,7 @@ class Session:
             self._notify(event)
 
     def _begin(self, messages: list[Message]) -> RunningReply:
-        reply = RunningReply(TurnTrace(turn=self._turn, transcript=""), messages)
+        reply = RunningReply(TurnTrace(turn=self._turn, transcript=""), messages, self._device.clock.now())
         reply.task = asyncio.create_task(self._reply(reply), name=f"turn {self._turn}")
         return reply
 
@@ -309,7 +309,8 @@ class Session:
                     if reading.done() and not finished:
                         speech.finish()
                         finished = True
-                    made = await self._tts_worker.run(speech.step)
+                    slack_s = reply.slack_s(self._device.clock.now())  # who runs dry first is served first
+                    made = await self._tts_worker.run_within(slack_s, speech.step)
                     if made is None and not speech.done and not arrived and not (reading.done() and not finished):
                         await wake.wait()
                         wake.clear()

@@ -1,11 +1,15 @@
-"""One thread per model: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
+"""The models' threads: the loop pulls one step at a time, so that back-pressure and cancellation come for free."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from itertools import count
+from pathlib import Path
+from queue import PriorityQueue
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,36 +46,69 @@ def use_stream(priority: int | None) -> None:
         torch.cuda.set_stream(torch.cuda.Stream(priority=priority))
 
 
-class Worker:
-    """A thread that runs one call after the other."""
+def num_cores() -> int:
+    """CPU cores that this process may use; the hardware threads of one core count once."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            cores.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
 
-    def __init__(self, name: str, priority: int | None = None) -> None:
+
+class Worker:
+    """A thread, or several that share the calls: of those that wait, the one whose result is needed first goes first."""
+
+    def __init__(self, name: str, priority: int | None = None, *, num_threads: int = 1) -> None:
         """`priority` of its work on a GPU, in a stream of its own: no other thread may then make what it works on."""
         self._executor = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
+            max_workers=num_threads, thread_name_prefix=name, initializer=use_stream, initargs=(priority,)
         )
-        self._running = 0
+        # when due, number of the call, its future, the call
+        self._waiting: PriorityQueue[tuple[float, int, Future[Any], Callable[[], Any]]] = PriorityQueue()
+        self._number = count()
+        self._open: set[Future[Any]] = set()  # calls that run or wait
 
     @property
     def busy(self) -> bool:
         """True while a call runs or waits."""
-        return self._running > 0
+        return bool(self._open)
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a call on the thread. A cancelled call still runs to its end; its result is dropped.
+        """Run a call that is due now. A cancelled call that has begun runs to its end; its result is dropped.
 
         Raises DeviceMemoryError, and what the call raises.
         """
-        self._running += 1
-        future = self._executor.submit(guarded, partial(call, *args, **kwargs))
+        running = self.run_within(0.0, partial(call, *args, **kwargs))
         del call, args, kwargs  # a cancelled call's frame may outlive it, and with it megabytes of a model's state
+        return await running
+
+    async def run_within(self, slack_s: float, call: Callable[[], R]) -> R:
+        """Run a call whose result is needed in so many seconds; below 0: it was needed then."""
+        future: Future[R] = Future()
+        self._open.add(future)
+        self._waiting.put((asyncio.get_running_loop().time() + slack_s, next(self._number), future, call))
+        del call
         result = asyncio.wrap_future(future)
-        future.add_done_callback(lambda _: self._finished())  # after the result is on its way to the loop
+        future.add_done_callback(self._open.discard)  # after the result is on its way to the loop
+        self._executor.submit(self._run_first)
         return await result
 
-    def _finished(self) -> None:
-        self._running -= 1
+    def _run_first(self) -> None:
+        """Run the call that is due first; a thread does this once for each call."""
+        _, _, future, call = self._waiting.get_nowait()
+        try:
+            if future.set_running_or_notify_cancel():
+                future.set_result(guarded(call))
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            del future, call  # the error keeps this frame
 
     def close(self) -> None:
-        """Let the running call end and stop the thread."""
+        """Let the running calls end and stop the threads."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        while not self._waiting.empty():
+            _, _, future, _ = self._waiting.get_nowait()
+            future.cancel()

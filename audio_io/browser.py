@@ -22,6 +22,7 @@ _MAX_LAG_S = 0.3
 _MAX_LEAD_S = 3.0  # more sound than time: not a microphone
 _MAX_WAITING_S = 20.0  # captured sound that the recogniser has not taken
 _REPORT_PATIENCE_S = 1.0  # after the expected end of a reply
+_MOST_FRAMES = 10  # at once, where the session is late
 _DRY_S = 0.05  # the far queue counts as run dry when it should have ended this long ago: its position is an estimate
 
 
@@ -218,7 +219,7 @@ class BrowserDevice:
     # the session's side
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames as they come; they end with `close`. Raises DeviceError when they are not taken in time."""
+        """Captured frames as they come, several at once where many wait; they end with `close`."""
         waiting, start = np.zeros(0, np.float32), 0
         while True:
             while not self._captured:
@@ -229,12 +230,14 @@ class BrowserDevice:
                 await self._arrived.wait()
             if self._captured_waiting > _MAX_WAITING_S * CAPTURE_HZ:
                 self._catch_up()
-            taken = self._captured.popleft()
-            self._captured_waiting -= len(taken)
-            waiting = np.concatenate((waiting, taken))
+            while self._captured and len(waiting) < _MOST_FRAMES * FRAME_SAMPLES:
+                taken = self._captured.popleft()
+                self._captured_waiting -= len(taken)
+                waiting = np.concatenate((waiting, taken))
             while len(waiting) >= FRAME_SAMPLES:
-                yield AudioFrame(waiting[:FRAME_SAMPLES], start)
-                waiting, start = waiting[FRAME_SAMPLES:], start + FRAME_SAMPLES
+                count = min(len(waiting) // FRAME_SAMPLES, _MOST_FRAMES) * FRAME_SAMPLES
+                yield AudioFrame(waiting[:count], start)
+                waiting, start = waiting[count:], start + count
 
     def _catch_up(self) -> None:
         """The machine is too busy to listen: sound that waits too long becomes silence, which costs little to hear."""

@@ -26,6 +26,11 @@ class RuntimeConfig:
 
     device: str = knob("auto", "where the models run: auto, cpu, cuda or cuda:N")
     num_threads: int = knob(1, "CPU threads of each model; small models are fastest with one")
+    tts_workers: int = knob(
+        0,
+        "threads that speak, for replies at the same time; 0: as many as there are CPU cores in `web` and `serve`, one on a "
+        "GPU and for a single conversation",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = knob("warning", "how much is written to standard error")
 
 

@@ -31,6 +31,12 @@ class InlineWorker:
         finally:
             del call
 
+    async def run_within(self, slack_s: float, call: Callable) -> Any:
+        try:
+            return await self.run(call)
+        finally:
+            del call
+
 
 class ScriptedRecognition:
     """Says what the user does: (at second, event maker). Positions are taken from the sample clock."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.assemble import Assistant, build_chat, build_recognizer, build_synthesizer, build_voice, fed
+from app.assemble import Assistant, build_chat, build_recognizer, build_synthesizer, build_voice, fed, speaking_threads
 from app.bench.cases import Case
 from app.bench.simulate import SimulatedChat, SimulatedRecognizer, SimulatedSynthesizer, Simulation, TimedWorker
 from app.worker import Worker
@@ -52,11 +52,12 @@ class Parts:
 class Loader:
     """Loads what is not simulated; assistants share every part for which they have the same settings."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
+    def __init__(self, simulation: Simulation, sessions: int = 1) -> None:
+        """`sessions`: conversations at once."""
+        self._simulation, self._sessions = simulation, sessions
         self._loaded: dict[object, Any] = {}
         self._asr_worker: Worker = TimedWorker("asr") if simulation.recogniser else Worker("asr")
-        self._tts_worker: Worker = TimedWorker("tts") if simulation.speech else Worker("tts")
+        self._tts_workers: dict[int, Worker] = {}  # by their number of threads
 
     async def parts(self, config: AppConfig, report: Callable[[str], None]) -> Parts:
         """Build and warm up; `report` is told what is being done."""
@@ -80,13 +81,20 @@ class Loader:
             synthesizer=fed(synthesizer, config),
             voice=voice,
             asr_worker=self._asr_worker,
-            tts_worker=self._tts_worker,
+            tts_worker=self._tts_worker(config),
         )
 
     async def _once(self, settings: object, load: Callable[[], Awaitable[Any]]) -> Any:
         if settings not in self._loaded:
             self._loaded[settings] = await load()
         return self._loaded[settings]
+
+    def _tts_worker(self, config: AppConfig) -> Worker:
+        num_threads = speaking_threads(config, self._sessions)
+        if num_threads not in self._tts_workers:
+            kind = TimedWorker if self._simulation.speech else Worker
+            self._tts_workers[num_threads] = kind("tts", num_threads=num_threads)
+        return self._tts_workers[num_threads]
 
     async def _recognizer(self, config: AppConfig) -> Recognizer:
         recognizer = build_recognizer(config)
@@ -101,13 +109,13 @@ class Loader:
     async def _speech(self, config: AppConfig) -> tuple[Synthesizer, Any]:
         synthesizer = build_synthesizer(config)
         voice = build_voice(synthesizer, config)
-        await self._tts_worker.run(synthesizer.warm_up)
+        await self._tts_worker(config).run(synthesizer.warm_up)
         return synthesizer, voice
 
     def close(self) -> None:
         """Stop the threads and the language models' engines."""
-        self._asr_worker.close()
-        self._tts_worker.close()
+        for worker in (self._asr_worker, *self._tts_workers.values()):
+            worker.close()
         for settings, part in self._loaded.items():
             if isinstance(settings, tuple) and isinstance(settings[0], LlmConfig):
                 part.close()

@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         repeats=options.repeats,
     )
     results = [Results(variant=variant) for variant in variants]
-    loader = Loader(simulation)
+    loader = Loader(simulation, options.sessions)
     try:
         measure(bench, loader, chosen, results)
         check = compare_paces(bench, chosen, results[0], options.check) if options.virtual and options.check else None

@@ -8,13 +8,14 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.bench.acoustic import Span
-from app.worker import P, R, Worker
+from app.worker import R, Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import (
     Event,
@@ -120,18 +121,35 @@ def parse(text: str | None) -> Simulation:
 
 
 class TimedWorker(Worker):
-    """Runs calls on the loop, one after the other; each takes the time that its result says it took."""
+    """Runs calls on the loop, in the order in which threads would; each takes the time that its result says it took."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._free = asyncio.Lock()
+    def __init__(self, name: str, *, num_threads: int = 1) -> None:
+        super().__init__(name, num_threads=num_threads)
+        self._num_free = num_threads
+        self._line: list[tuple[float, int, asyncio.Future[None]]] = []  # a heap: when due, number of the call, its turn
 
-    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a call."""
-        async with self._free:
-            result = call(*args, **kwargs)
+    async def run_within(self, slack_s: float, call: Callable[[], R]) -> R:
+        """Run a call whose result is needed in so many seconds."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        heappush(self._line, (loop.time() + slack_s, next(self._number), turn))
+        self._admit()
+        try:
+            await turn
+            result = call()
             await asyncio.sleep(_cost_ms(result) / 1000)
             return result
+        finally:
+            if not turn.cancelled():
+                self._num_free += 1
+                self._admit()
+
+    def _admit(self) -> None:
+        while self._num_free and self._line:
+            _, _, turn = heappop(self._line)
+            if not turn.done():
+                turn.set_result(None)
+                self._num_free -= 1
 
 
 def _cost_ms(result: Any) -> float:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.about import about
+from app.assemble import speaking_threads
 from app.bench.acoustic import user_spans
 from app.bench.cases import CLIP_HZ, Case, built_in
 from app.configuration import configuration
@@ -204,6 +206,8 @@ async def visit_all(port: int, sessions: int, turns: int) -> list[tuple[list[Ans
     """Everybody at once; the answers of each, and what went wrong."""
     from websockets.asyncio.client import connect
 
+    importlib.import_module("app.small.judges")  # seconds: while people talk it would hold all of them up
+
     async def one(person: int, cases: list[Case]) -> tuple[list[Answer], str | None]:
         async with connect(f"ws://127.0.0.1:{port}/talk/ws", compression=None, ping_timeout=None) as socket:
             visitor = Visitor(socket, f"person {person}")
@@ -282,7 +286,8 @@ def page(values: dict[str, Any]) -> str:
             "",
             f"{told['machine']}; **load average {before:.1f} before, {after:.1f} after** (whatever is above "
             f"{len(found['people'])} or so is other work on this machine, the figures are then that much worse); bundled "
-            "weights, one thread per model. Server and clients share the machine. Each person asks the built-in questions at the "
+            f"weights, {found['speaking_threads']} thread(s) for the voice, one for each other model. Server and clients share "
+            "the machine. Each person asks the built-in questions at the "
             "pace of speech, 48 kHz both ways, and reports what was played as the page does.",
             "",
             "Voice-to-voice: last voiced sample of the user to first audible sample at his loudspeaker. An underrun: the "
@@ -307,7 +312,7 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {getattr(options, name)}: give a number from 1 on.")
     config = configuration(options)
     before = os.getloadavg()[0]
-    found = asyncio.run(_measure(options))
+    found = asyncio.run(_measure(options)) | {"speaking_threads": speaking_threads(config, options.sessions)}
     values = {"about": about(config, load=[before, os.getloadavg()[0]]), "figures": found}
     options.report.mkdir(parents=True, exist_ok=True)
     (options.report / "report.json").write_text(json.dumps(values) + "\n", encoding="utf-8")

@@ -48,10 +48,10 @@ async def _serve(config: AppConfig, options: argparse.Namespace, listening: sock
         _say(line)
     address = f"{'s' if secure else ''}://{hosting.location(config.serve, listening)}"
     serving = asyncio.create_task(running.serve([listening]))
-    assistant = None
+    assistant, sessions = None, config.serve.max_sessions
     try:
         _say(f"Loading the models; http{address}/health tells when they are there.")
-        assistant = await asyncio.to_thread(Assistant.build, config, lambda _: None)
+        assistant = await asyncio.to_thread(Assistant.build, config, lambda _: None, sessions)
         await assistant.warm_up()
         app.state.service.open(assistant)
         if not running.should_exit:

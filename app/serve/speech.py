@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
 from app.assemble import Assistant
+from app.say import spoken
 from app.serve.commands import voice_named
 from app.serve.settings import SPEEDS, text, voice_name
 from app.serve.wire import PCM_HZ, ApiError, pcm_from, read_object, take
@@ -24,7 +25,6 @@ from app.web.voices import VoiceLibrary
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from audio_io.base import AudioFileError
 from audio_io.file import read_audio
-from tts.base import PcmChunk
 
 _FORMATS = {"wav": "audio/wav", "pcm": "audio/pcm"}
 _BODY_BYTES = 2**20
@@ -81,10 +81,9 @@ async def _spoken(assistant: Assistant, words: str, voice: Any, speed: float) ->
     stream = await assistant.tts_worker.run(assistant.synthesizer.stream, voice=voice, speed=speed, share_ids=False)
     stream.push(0, words)
     stream.finish()
-    while not stream.done:
-        made = await assistant.tts_worker.run(stream.step)
-        if isinstance(made, PcmChunk) and len(made.samples):
-            yield pcm_from(made.samples)
+    async for chunk in spoken(stream, assistant.tts_worker):
+        if len(chunk.samples):
+            yield pcm_from(chunk.samples)
 
 
 def wav_header() -> bytes:

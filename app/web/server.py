@@ -45,7 +45,7 @@ async def _serve(config: AppConfig, options: argparse.Namespace, listening: sock
             sys.stdout.write(f"\r\033[K{text}")
             sys.stdout.flush()
 
-    assistant = await Assistant.load(config, report)
+    assistant = await Assistant.load(config, report, config.web.max_sessions)
     try:
         report("making the page")
         running = hosting.server(create(assistant, auth=options.auth), options, max_message_bytes=MAX_MESSAGE_BYTES)

@@ -3,6 +3,7 @@
 A voice is a folder with a drawn name; what people call it stands in `voice.json`, so no name is ever used as a path.
 """
 
+import asyncio
 import json
 import shutil
 import tempfile
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from app.say import spoken
 from app.worker import Worker
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Recognizer
 from audio_io.file import write_wav
 from audio_io.resample import resample
-from tts.base import SAMPLE_RATE, PcmChunk, Synthesizer, VoiceError
+from tts.base import SAMPLE_RATE, Synthesizer, VoiceError
 
 OWN = "Assistant's own voice"
 MIN_SPEECH_S, MAX_S = 2.0, 15.0
@@ -73,6 +75,7 @@ class VoiceLibrary:
         self._asr_worker, self._tts_worker = asr_worker, tts_worker
         self._max_voices, self.own, self._prosody = max_voices, own, prosody
         self._prepared: OrderedDict[Path, Any] = OrderedDict()
+        self._making = asyncio.Lock()  # one voice at a time is read or kept; replies have the other threads
 
     def names(self) -> list[str]:
         """Names of the voices, sorted."""
@@ -94,7 +97,8 @@ class VoiceLibrary:
 
     async def save(self, name: str, candidate: Candidate, transcript: str, *, consent: bool) -> None:
         """Keep a voice under a name. Raises VoiceError in one line."""
-        await self._tts_worker.run(self._save, name, candidate, transcript, consent=consent)
+        async with self._making:
+            await self._tts_worker.run(self._save, name, candidate, transcript, consent=consent)
 
     def _save(self, name: str, candidate: Candidate, transcript: str, *, consent: bool) -> None:
         name = " ".join(name.split())
@@ -142,7 +146,8 @@ class VoiceLibrary:
 
     async def _voice(self, recording: Path, transcript: str) -> Any:
         said = transcript if self._prosody else ""
-        return await self._tts_worker.run(self._synthesizer.voice, recording, said)
+        async with self._making:
+            return await self._tts_worker.run(self._synthesizer.voice, recording, said)
 
     async def preview(self, candidate: Candidate, text: str, transcript: str) -> Preview:
         """A sentence in the voice of a recording that says `transcript`. Raises VoiceError."""
@@ -156,11 +161,7 @@ class VoiceLibrary:
         stream = await self._tts_worker.run(self._synthesizer.stream, voice=voice, share_ids=False)
         stream.push(0, text)
         stream.finish()
-        parts = [np.zeros(0, np.float32)]
-        while not stream.done:
-            made = await self._tts_worker.run(stream.step)
-            if isinstance(made, PcmChunk):
-                parts.append(made.samples)
+        parts = [chunk.samples async for chunk in spoken(stream, self._tts_worker)]
         return Preview(np.concatenate(parts), voice.notes)
 
     def _kept(self) -> dict[str, Path]:

@@ -52,12 +52,20 @@ def second_of_tone(rate, seconds=1.0):
 
 
 async def collect(device, count):
+    """So many frames of 20 ms, alone or together."""
     frames = []
     async for frame in device.frames():
         frames.append(frame)
-        if len(frames) == count:
+        if frame.start + len(frame.samples) == count * FRAME_SAMPLES:
             break
     return frames
+
+
+def assert_contiguous(frames):
+    """Each frame begins where the one before ended and has 20 ms, or a multiple that is not too long."""
+    lengths = [len(frame.samples) for frame in frames]
+    assert [frame.start for frame in frames] == list(np.cumsum([0, *lengths[:-1]]))
+    assert all(FRAME_SAMPLES <= length <= 10 * FRAME_SAMPLES and length % FRAME_SAMPLES == 0 for length in lengths)
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,7 +82,7 @@ def test_any_chunking_of_the_captured_sound_gives_the_same_frames(cuts, rate):
         return [frame async for frame in device.frames()]
 
     frames = virtual_time.run(main())
-    assert [frame.start for frame in frames] == list(range(0, len(frames) * FRAME_SAMPLES, FRAME_SAMPLES))
+    assert_contiguous(frames)
     heard = np.concatenate([frame.samples for frame in frames])
     whole = StreamingResampler(rate, CAPTURE_HZ).push(sound)
     assert len(heard) >= CAPTURE_HZ - 2 * FRAME_SAMPLES
@@ -117,6 +125,33 @@ def test_a_slow_network_is_no_gap_but_a_sleeping_microphone_is():
 
     assert virtual_time.run(main(burst=True)) == pytest.approx(8.02, abs=0.03)
     assert virtual_time.run(main(burst=False)) == pytest.approx(8.0, abs=0.1)
+
+
+def test_frames_that_wait_come_together():
+    sound = np.random.default_rng(2).normal(0, 0.1, CAPTURE_HZ).astype(np.float32)
+
+    async def main(late_s):
+        device, _ = attached(capture_hz=CAPTURE_HZ)
+        heard = []
+
+        async def listen():
+            async for frame in device.frames():
+                heard.append(frame)
+                await asyncio.sleep(late_s)
+
+        listening = asyncio.create_task(listen())
+        for piece in np.split(sound, 50):
+            await asyncio.sleep(0.02)
+            device.capture(piece)
+        device.close()
+        await listening
+        assert_contiguous(heard)
+        np.testing.assert_array_equal(np.concatenate([frame.samples for frame in heard])[-len(sound) :], sound)
+        return [len(frame.samples) // FRAME_SAMPLES for frame in heard]
+
+    assert set(virtual_time.run(main(0.0))) == {1}
+    assert set(virtual_time.run(main(0.07))[1:-1]) <= {3, 4}
+    assert max(virtual_time.run(main(0.5))) == 10
 
 
 def test_more_sound_than_time_is_refused():
@@ -311,8 +346,8 @@ def test_sound_may_come_faster_than_time_and_is_taken_piece_by_piece():
         for _ in range(40):
             device.capture(second_of_tone(CAPTURE_HZ, 0.5))
             await device.taken()
-            assert len(heard) * FRAME_SAMPLES == len(heard[-1].samples) + heard[-1].start
-        assert len(heard) == 20 * 50
+            assert_contiguous(heard)
+        assert heard[-1].start + len(heard[-1].samples) == 20 * CAPTURE_HZ
         assert all(frame.samples.any() for frame in heard)
         assert device.clock.now() == pytest.approx(20.0, abs=2.0)  # the clock is that of the sound
         device.close()

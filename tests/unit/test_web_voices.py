@@ -1,12 +1,16 @@
 """Voices made from recordings: what is refused, what is kept, and that names are never paths."""
 
+import asyncio
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
 from app.web.voices import OWN, VoiceLibrary
+from app.worker import Worker
 from audio_io.base import AudioFileError
 from tests.fakes import InlineWorker
 from tests.unit.test_voice import talk, wav
@@ -14,13 +18,13 @@ from tests.web import ScriptedRecognizer, ScriptedSynthesizer
 from tts.base import VoiceError
 
 
-def library(folder, synthesizer=None, max_voices=3, prosody=False):
+def library(folder, synthesizer=None, max_voices=3, prosody=False, worker=None):
     return VoiceLibrary(
         folder,
         recognizer=ScriptedRecognizer(),
         synthesizer=synthesizer or ScriptedSynthesizer(),
         asr_worker=InlineWorker(),
-        tts_worker=InlineWorker(),
+        tts_worker=worker or InlineWorker(),
         max_voices=max_voices,
         own="the configured voice",
         prosody=prosody,
@@ -151,3 +155,22 @@ async def test_a_folder_that_cannot_be_written_is_told(tmp_path, recording):
     voices = library(tmp_path / "voices")
     with pytest.raises((VoiceError, AudioFileError), match="cannot be"):
         await voices.save("Anna", await voices.examine(recording), "", consent=True)
+
+
+async def test_one_voice_at_a_time_is_read_whatever_threads_there_are(tmp_path, recording):
+    running = threading.Semaphore(1)
+
+    class Slow(ScriptedSynthesizer):
+        def voice(self, path, text=""):
+            assert running.acquire(blocking=False)
+            time.sleep(0.05)
+            running.release()
+            return super().voice(path, text)
+
+    worker = Worker("tts", num_threads=3)
+    voices = library(tmp_path / "voices", Slow(), worker=worker)
+    candidate = await voices.examine(recording)
+    for name in ("Anna", "Bert", "Carl"):
+        await voices.save(name, candidate, "", consent=True)
+    assert len(await asyncio.gather(*(voices.prepared(name) for name in voices.names()))) == 3
+    worker.close()
