@@ -2,6 +2,7 @@
 
 import random
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,14 @@ class QwenTask:
                 pad_token_id=self._pad,
             )
         )
-        if start is not None:
+        self._seed = config.dialogue_seed
+        if start is not None:  # a training that goes on draws other dialogues than the one before
+            self._seed = zlib.crc32((start / "model.safetensors").read_bytes())
             self.module.load_state_dict(Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
 
     def loss(self, step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Weighted cross entropy of the step's rows."""
-        loss = self._cross_entropy(self.batch(self._config.dialogue_seed * 10_000_019 + step))
+        loss = self._cross_entropy(self.batch(self._seed * 10_000_019 + step))
         return loss, {}
 
     def evaluate(self) -> dict[str, float]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -242,8 +243,23 @@ def test_exported_weights_are_trained_further_and_new_pieces_begin_at_random(sma
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model.safetensors")
     tokens = json.loads((folder / "tokens.json").read_text())
     (tmp_path / "tokens.json").write_text(json.dumps([*tokens[:-2], "other", tokens[-1]]))
+    shutil.copy(folder / "am.mvn", tmp_path)
     other = task([recording(i) for i in range(24)], [], CONFIG, start=tmp_path)._module.model.state_dict()
     added = (other["decoder.output_layer.bias"] - expected["decoder.output_layer.bias"]).round().tolist()
     assert added == [1.0] * (len(tokens) - 2) + [0.0, 1.0]
     with pytest.raises(ValueError, match="is not that of this recogniser"):
         task([recording(i) for i in range(24)], [], replace(CONFIG, width=48), start=folder)
+
+
+def test_a_training_that_went_on_leaves_the_mean_of_before_and_after(small_task, folder, tmp_path):
+    going_on = task([recording(i) for i in range(24)], [], CONFIG, start=folder)
+    torch.testing.assert_close(going_on._module.mean, small_task._module.mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(going_on._module.scale, small_task._module.scale, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for weight in going_on._module.model.parameters():
+            weight += 2.0
+    going_on.export(tmp_path / "further")
+    before, mean = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "further"))
+    for name, weight in going_on._module.model.named_parameters():
+        assert weight.requires_grad
+        torch.testing.assert_close(mean[name].float(), before[name].float() + 1.0, atol=4e-3, rtol=2e-3)
