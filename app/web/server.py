@@ -51,10 +51,12 @@ async def _serve(config: AppConfig, options: argparse.Namespace, listening: sock
         running = hosting.server(create(assistant, auth=options.auth), options, max_message_bytes=MAX_MESSAGE_BYTES)
         report("")
         secure = options.ssl_certfile is not None
-        for line in filter(None, [limits(config.asr), *warnings(config, secure=secure, auth=bool(options.auth))]):
+        for line in warnings(config, secure=secure, auth=bool(options.auth)):
             sys.stdout.write(f"{line}\n")
         address = hosting.location(config.web, listening)
         sys.stdout.write(f"Open http{'s' if secure else ''}://{address} in a browser. Ctrl+C ends.\n")
+        if weak := limits(config.asr):
+            sys.stdout.write(f"{weak}\n")
         sys.stdout.flush()
         await running.serve([listening])
     finally:

@@ -6,6 +6,7 @@ A template is a list of alternatives, `good day|(hi|hello|) there {name}`, neste
 import random
 import re
 from collections.abc import Mapping
+from functools import cache
 
 from llm.training.ways import lines
 
@@ -32,9 +33,22 @@ _DIGITS = {word: str(value) for value, word in enumerate(NUMBER_WORDS)}
 _SIGNS = {"plus": "+", "minus": "-", "times": "x"}
 
 
+@cache
+def _alternatives(template: str) -> tuple[str, ...]:
+    """What stands between the bars outside all brackets."""
+    found, depth = [""], 0
+    for character in template:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "|" and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+    return tuple(found)
+
+
 def say(rng: random.Random, template: str, **slots: str) -> str:
     """Draw one expansion of a template and fill its slots."""
-    template = f"({template})"
+    template = rng.choice(_alternatives(template))  # the others need not be expanded: there may be hundreds
     while match := _INNERMOST.search(template):
         template = template[: match.start()] + rng.choice(match.group(1).split("|")) + template[match.end() :]
     return _SPACES.sub(" ", template.format(**slots)).strip()
