@@ -19,7 +19,7 @@ TTS = ("tmt", "flow", "vocoder", "speech_tokenizer", "speaker")
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "launch.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600
+        [sys.executable, "launch.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=1200
     )
 
 
