@@ -33,10 +33,8 @@ from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, PcmChunk, SpeechStep, TwoPa
 LOOKAHEAD, CHUNK_TOKENS, CHUNK_LOOKAHEAD = 1, 10, 3  # text tokens; speech tokens, as the bundled models have them
 TONE_HZ, TONE = 180.0, 0.1
 STARTED_MS = 100.0  # of voice until the stand-in for the recogniser says that somebody speaks
-READ_S, PAUSE_S = (
-    0.13,
-    0.23,
-)  # of silence until its words are read, and until it counts as a pause: medians of the real one
+# of silence until the words are read, and until it counts as a pause: medians of the real recogniser
+READ_S, PAUSE_S = 0.13, 0.23
 
 
 @dataclass(frozen=True, kw_only=True)

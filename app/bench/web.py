@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import importlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from app.assemble import speaking_threads
 from app.bench.acoustic import user_spans
 from app.bench.cases import CLIP_HZ, Case, built_in
 from app.configuration import configuration
+from app.small.judges import satisfies  # here, since it takes seconds, which people who talk already would wait for
 from app.trace import AUDIBLE
 from app.web.protocol import HEADER
 from audio_io.base import DeviceError
@@ -190,8 +190,6 @@ class Visitor:
 def _right(case: Case, text: str) -> bool | None:
     if not case.keywords:
         return None
-    from app.small.judges import satisfies
-
     return satisfies(text, case.keywords)
 
 
@@ -205,8 +203,6 @@ def questions(sessions: int, turns: int) -> Iterator[list[Case]]:
 async def visit_all(port: int, sessions: int, turns: int) -> list[tuple[list[Answer], str | None]]:
     """Everybody at once; the answers of each, and what went wrong."""
     from websockets.asyncio.client import connect
-
-    importlib.import_module("app.small.judges")  # seconds: while people talk it would hold all of them up
 
     async def one(person: int, cases: list[Case]) -> tuple[list[Answer], str | None]:
         async with connect(f"ws://127.0.0.1:{port}/talk/ws", compression=None, ping_timeout=None) as socket:

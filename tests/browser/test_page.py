@@ -144,6 +144,7 @@ def type_line(page, text):
 def test_a_person_asks_aloud_and_hears_the_answer(new_page, tmp_path):
     page = new_page()
     shot(page, "idle-1280-light")
+    assert "asr.backend=moonshine" in page.inner_text("#va-limits")
     page.click("#va-talk")
     page.wait_for_selector(".va-user:not(.va-partial) >> text=two plus three")
     page.wait_for_selector(".va-word.va-now")  # words light up while they sound

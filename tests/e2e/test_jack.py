@@ -89,6 +89,10 @@ def cases(talk):
     }
 
 
+def test_who_comes_is_told_what_the_recogniser_does_not_know(talk):
+    assert "asr.backend=moonshine" in talk.program.output
+
+
 def test_the_answer_to_a_spoken_question_is_heard(talk):
     assert satisfies(talk.ask(), [["five", "5"]])
 

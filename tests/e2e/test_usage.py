@@ -147,6 +147,7 @@ def test_doctor(capsys):
     assert "Everything that is needed is there" in out
     for title in ("torch", "vocoder", "language model", "flite"):
         assert title in out
+    assert "asr.backend=moonshine" in out
 
 
 def test_import_app_is_light():
