@@ -30,12 +30,15 @@ ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusPlan:
-    """How much speech is made."""
+    """How much speech and text is made."""
 
     prose_hours: float = 20.0
     voices_hours: float = 9.0
     words_hours: float = 8.0
     questions_heard: int = 1600  # that the recogniser hears, so that the language model learns how it mishears
+    prose_lines: int = 6000  # that the language model reads beside its dialogues
+    turn_end_dialogues: int = 10_000  # that tell where a turn ends
+    turn_end_lines: int = 3000  # of prose, which do too
     seed: int = 1
 
 

@@ -4,8 +4,6 @@ import shutil
 
 from app.small.plan import Places, SmallTraining, fit
 
-NUM_PROSE_LINES = 6000  # that the language model reads beside its dialogues
-
 
 def vocabulary(places: Places, plan: SmallTraining) -> dict[str, float]:
     """Learn the text vocabulary that the language model and the synthesiser share."""
@@ -30,7 +28,7 @@ def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     from llm.training.score import HELD_OUT, read_questions
     from llm.vocabulary import Vocabulary
 
-    prose = SpokenText().prose(plan.corpus.seed, NUM_PROSE_LINES)
+    prose = SpokenText().prose(plan.corpus.seed, plan.corpus.prose_lines)
     misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
     questions, start = read_questions(HELD_OUT), places.first_weights("qwen")
     unseen = unseen_questions()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from asr.training.data import Recording
 
 NUM_PROSE_HEARD = 6000  # utterances of the assistant's own voice that the recogniser hears beside the voices
-NUM_TURN_ENDS, NUM_TURN_END_PROSE = 10_000, 3000  # dialogues and lines that tell where a turn ends
 
 
 def paraformer(places: Places, plan: SmallTraining) -> dict[str, float]:
@@ -57,10 +56,10 @@ def turn_end(places: Places, plan: SmallTraining) -> dict[str, float]:
 
     written = {turn for question in read_questions(HELD_OUT) for turn in question.turns}
     held_out = {normalise(text) for text in (*written, *speech_corpus.unseen_questions())}
-    talks = conversations(plan.corpus.seed, NUM_TURN_ENDS)
+    talks = conversations(plan.corpus.seed, plan.corpus.turn_end_dialogues)
     said = [message.content for talk in talks for message in talk if message.role == "user"]
     spoken = [line for line in said if not any(map(str.isdigit, line)) and normalise(line) not in held_out]
-    found = training.examples([*spoken, *SpokenText().prose(plan.corpus.seed, NUM_TURN_END_PROSE)])
+    found = training.examples([*spoken, *SpokenText().prose(plan.corpus.seed, plan.corpus.turn_end_lines)])
     weights, bias = training.learn(found)
     training.save(weights, bias, places.asset("turn_end"))
     return {"examples": len(found), "weights": len(weights)}
