@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -87,13 +88,19 @@ class Worker:
     async def run_within(self, slack_s: float, call: Callable[[], R]) -> R:
         """Run a call whose result is needed in so many seconds; below 0: it was needed then."""
         future: Future[R] = Future()
+        loop = asyncio.get_running_loop()
         self._open.add(future)
-        self._waiting.put((asyncio.get_running_loop().time() + slack_s, next(self._number), future, call))
+        self._waiting.put((loop.time() + slack_s, next(self._number), future, call))
         del call
         result = asyncio.wrap_future(future)
-        future.add_done_callback(self._open.discard)  # after the result is on its way to the loop
+        future.add_done_callback(partial(self._done, loop))  # after the result is on its way to the loop
         self._executor.submit(self._run_first)
         return await result
+
+    def _done(self, loop: asyncio.AbstractEventLoop, future: Future[Any]) -> None:
+        """Of any thread. The loop is woken, since one that skips waiting (`app.clock`) waits while `busy`."""
+        with suppress(RuntimeError):  # it was closed meanwhile
+            loop.call_soon_threadsafe(self._open.discard, future)
 
     def _run_first(self) -> None:
         """Run the call that is due first; a thread does this once for each call."""

@@ -269,12 +269,13 @@ def page(values: dict[str, Any]) -> str:
     spoken = sum(answer["reply_s"] for answers in found["people"] for answer in answers)
     rows = []
     for index, answers in enumerate(found["people"]):
-        waits = [answer["voice_to_voice_s"] for answer in answers if answer["voice_to_voice_s"] is not None]
+        heard = [answer["voice_to_voice_s"] for answer in answers if answer["voice_to_voice_s"] is not None]
+        waits = [wait for wait in heard if wait > 0]
         right = [answer["right"] for answer in answers if answer["right"] is not None]
         wait = f"{1000 * median(waits):.0f}, {1000 * max(waits):.0f} ms" if waits else "nothing was heard"
         rows.append(
-            f"| {index + 1} | {len(waits)} of {len(answers)} | {sum(right)} of {len(right)} | {wait} | "
-            f"{sum(a['underruns_later'] for a in answers)} | {sum(a['underruns_first'] for a in answers)} |"
+            f"| {index + 1} | {len(heard)} of {len(answers)} | {len(heard) - len(waits)} | {sum(right)} of {len(right)} "
+            f"| {wait} | {sum(a['underruns_later'] for a in answers)} | {sum(a['underruns_first'] for a in answers)} |"
         )
     return "\n".join(
         [
@@ -289,8 +290,9 @@ def page(values: dict[str, Any]) -> str:
             "Voice-to-voice: last voiced sample of the user to first audible sample at his loudspeaker. An underrun: the "
             "loudspeaker has played all that has come, and the reply is not over.",
             "",
-            "| person | answered | right words | voice-to-voice, median, longest | underruns after a reply's first s | in it |",
-            "|---|---|---|---|---|---|",
+            "| person | answered | before the question was over | right words | voice-to-voice of the others, median, longest | "
+            "underruns after a reply's first s | in it |",
+            "|---|---|---|---|---|---|---|",
             *rows,
             "",
             *(f"Person {index + 1}: {trouble}\n" for index, trouble in enumerate(found["trouble"]) if trouble),

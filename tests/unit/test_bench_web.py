@@ -58,8 +58,9 @@ async def test_a_visitor_asks_hears_and_measures():
 
 def test_the_report_has_a_line_for_each_person():
     heard = Answer(case="sum", right=True, voice_to_voice_s=0.5, reply_s=2.0, underruns_first=1, underruns_later=0)
+    early = Answer(case="sum", right=True, voice_to_voice_s=-0.2, reply_s=2.0, underruns_first=0, underruns_later=0)
     silent = Answer(case="sum", right=False, voice_to_voice_s=None, reply_s=0.0, underruns_first=0, underruns_later=2)
-    figures = {"people": [[vars(heard), vars(silent)], [vars(silent)]], "wall_s": 10.0}
+    figures = {"people": [[vars(heard), vars(early), vars(silent)], [vars(silent)]], "wall_s": 10.0}
     figures |= {
         "server_cpu_s": 3.0,
         "speaking_threads": 2,
@@ -67,8 +68,8 @@ def test_the_report_has_a_line_for_each_person():
         "trouble": [None, "the connection broke"],
     }
     told = page({"about": {"machine": "a machine", "load": (1.0, 2.0)}, "figures": figures})
-    assert "| 1 | 1 of 2 | 1 of 2 | 500, 500 ms | 2 | 1 |" in told
-    assert "| 2 | 0 of 1 | 0 of 1 | nothing was heard | 2 | 0 |" in told
+    assert "| 1 | 2 of 3 | 1 | 2 of 3 | 500, 500 ms | 2 | 1 |" in told
+    assert "| 2 | 0 of 1 | 0 | 0 of 1 | nothing was heard | 2 | 0 |" in told
     assert "2 thread(s) for the voice" in told
     assert "Person 2: the connection broke" in told
 

@@ -1,6 +1,7 @@
 """The loop that skips waiting but never computing."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -35,6 +36,29 @@ def test_no_time_is_skipped_between_a_result_and_its_reader():
         return times
 
     assert run_skipping(main())[-1] < 1800.0
+
+
+class Late(set):
+    """A set whose entries go late, as where the thread that removes them waits for its turn."""
+
+    def discard(self, entry):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.05)
+        super().discard(entry)
+
+
+def test_time_is_skipped_as_soon_as_a_result_is_read():
+    async def main():
+        worker, began = Worker("test"), time.monotonic()
+        worker._open = Late()
+        with never_skip(lambda: worker.busy):
+            for _ in range(5):
+                await worker.run(int)
+                await asyncio.sleep(60.0)
+        worker.close()
+        return time.monotonic() - began
+
+    assert run_skipping(main()) < 30.0  # one that is waited for takes 60 s
 
 
 def test_without_work_every_run_is_the_same_and_begins_at_zero():
