@@ -32,6 +32,7 @@ from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 _READ_MS = 64  # silence after which the words so far are read, ahead of the decision
 _PAUSE_MS = 160  # silence that counts as a pause
 _TAIL = SAMPLE_RATE // 100  # samples of voice behind what was read that are worth another reading
+_STIR_MS = 96  # what stirs at the end of a pause is heard out for so long: a detector is late where a voice comes back
 _ONSET_GAP_MS = 96  # silence that ends a voice too short to be speech
 _MAX_WHOLE_S = 14.0  # longer recordings are transcribed turn by turn
 
@@ -235,7 +236,8 @@ class TurnStream:
         if not turn.is_read and turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
             events += self._partial(turn.streamed_text(self._read))
         required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text)
-        if turn.in_pause and self._clock - turn.pause_begin >= self._samples(required):
+        over = self._clock - turn.pause_begin - self._samples(required)
+        if turn.in_pause and over >= 0 and not (over < self._samples(_STIR_MS) and self._stirs(turn)):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
             events += self._end(turn.pause_text if turn.is_read else self._read())
@@ -302,7 +304,7 @@ class TurnStream:
         final = FinalTranscript(
             text=text,
             speech_start=turn.speech_start,
-            speech_end=self._speech_end(),
+            speech_end=turn.pause_begin if turn.in_pause else self._speech_end(),
             decided_at=self._clock,
             compute_ms=turn.compute_ms,
         )
@@ -311,6 +313,11 @@ class TurnStream:
         self._voiced_samples = 0
         self._forget()
         return [*events, final]
+
+    def _stirs(self, turn: "_Turn") -> bool:
+        """True where the energy shows a voice just now, of which the detector is not sure yet."""
+        end = self._speech_end()
+        return end > turn.pause_begin + _TAIL and self._clock - end < 2 * WINDOW
 
     def _speech_end(self) -> int:
         """Last voiced sample of the turn; detectors let go late, so the energy decides."""

@@ -200,6 +200,20 @@ def test_a_voice_that_goes_on_below_the_detectors_threshold_is_read_again():
     assert heard[-1] - heard[0] >= 1.6 * SAMPLE_RATE
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_what_stirs_when_a_pause_would_end_the_turn_is_heard_out(comes_back):
+    """450 ms of silence would end it; a voice that begins faintly is not noticed by the detector until it is loud."""
+    stirring = sound((0.09, 1)) / 25
+    samples = np.concatenate([sound((0.5, 0), (1.0, 1), (0.4, 0)), stirring, sound((1.0, int(comes_back)), (1.5, 0))])
+    final = run(samples, paraformer=Counter(["cats", "chase", "big", "mice"]))[-1]
+    if comes_back:
+        assert (final.text, final.speech_start < SAMPLE_RATE // 2) == ("cats chase big mice", True)
+        return
+    waited = (final.decided_at - final.speech_end) / SAMPLE_RATE
+    assert abs(final.speech_end - 1.5 * SAMPLE_RATE) <= SAMPLE_RATE // 50
+    assert 0.45 + WINDOW_MS / 1000 < waited < 0.45 + 0.096 + 2 * WINDOW_MS / 1000
+
+
 @pytest.mark.parametrize("words", [["what", "is", "the", "time"], ["what", "is", "the"]])
 def test_a_pause_tells_the_words_of_the_turn_if_it_ends_there(words):
     events = run(sound((0.5, 0), (len(words) / 2, 1), (2.0, 0)), paraformer=Counter(words))
