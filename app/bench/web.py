@@ -272,7 +272,7 @@ def page(values: dict[str, Any]) -> str:
         heard = [answer["voice_to_voice_s"] for answer in answers if answer["voice_to_voice_s"] is not None]
         waits = [wait for wait in heard if wait > 0]
         right = [answer["right"] for answer in answers if answer["right"] is not None]
-        wait = f"{1000 * median(waits):.0f}, {1000 * max(waits):.0f} ms" if waits else "nothing was heard"
+        wait = f"{1000 * median(waits):.0f}, {1000 * max(waits):.0f} ms" if waits else "none"
         rows.append(
             f"| {index + 1} | {len(heard)} of {len(answers)} | {len(heard) - len(waits)} | {sum(right)} of {len(right)} "
             f"| {wait} | {sum(a['underruns_later'] for a in answers)} | {sum(a['underruns_first'] for a in answers)} |"

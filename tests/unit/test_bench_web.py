@@ -69,7 +69,7 @@ def test_the_report_has_a_line_for_each_person():
     }
     told = page({"about": {"machine": "a machine", "load": (1.0, 2.0)}, "figures": figures})
     assert "| 1 | 2 of 3 | 1 | 2 of 3 | 500, 500 ms | 2 | 1 |" in told
-    assert "| 2 | 0 of 1 | 0 | 0 of 1 | nothing was heard | 2 | 0 |" in told
+    assert "| 2 | 0 of 1 | 0 | 0 of 1 | none | 2 | 0 |" in told
     assert "2 thread(s) for the voice" in told
     assert "Person 2: the connection broke" in told
 
