@@ -95,10 +95,14 @@ class Worker:
         result = asyncio.wrap_future(future)
         future.add_done_callback(partial(self._done, loop))  # after the result is on its way to the loop
         self._executor.submit(self._run_first)
-        return await result
+        try:
+            return await result
+        finally:
+            if future.done():  # with its result, not when its thread has its turn again
+                self._open.discard(future)
 
     def _done(self, loop: asyncio.AbstractEventLoop, future: Future[Any]) -> None:
-        """Of any thread. The loop is woken, since one that skips waiting (`app.clock`) waits while `busy`."""
+        """Of a call that nobody awaits. The loop is woken, since one that skips waiting (`app.clock`) waits while `busy`."""
         with suppress(RuntimeError):  # it was closed meanwhile
             loop.call_soon_threadsafe(self._open.discard, future)
 
