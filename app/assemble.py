@@ -249,6 +249,7 @@ class Assistant:
                 backchannel=frozenset(config.asr.endpoint.backchannel),
                 aside_s=config.asr.endpoint.aside_ms / 1000,
                 speculation=config.asr.endpoint.speculation,
+                max_ahead_tokens=config.llm.max_ahead_tokens,
                 apology=self._apology(),
             ),
             notify=notify,

@@ -1,6 +1,8 @@
 """A reply that is being made: what it answers, its task, its marks; and what decides how replies are made."""
 
 import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +24,66 @@ class SessionOptions:
     backchannel: frozenset[str]  # words over a reply that do not interrupt it
     aside_s: float = 0.0  # a voice over a reply that is no longer is judged when it ends
     speculation: Literal["none", "llm", "tts"]  # what of a reply is begun in a pause
+    max_ahead_tokens: int = (
+        0  # the model's next token is asked for when it is no further ahead of the voice; 0: at once
+    )
     apology: tuple[TextToken, ...] = ()  # said when the recogniser or the language model fails
+
+
+class WrittenText:
+    """The text of a reply on its way from the language model to the voice.
+
+    A model that is `max_ahead` tokens ahead of what is spoken pauses, since it would only take the processor from the voice;
+    a voice that has nothing to say gets its text however little of it was spoken. 0: the model never pauses.
+    """
+
+    def __init__(self, max_ahead: int = 0) -> None:
+        self._max_ahead = max_ahead
+        self._tokens: deque[TextToken] = deque()
+        self._written = self._spoken = 0
+        self._more, self._room = asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self.complete = False
+
+    async def room(self) -> None:
+        """Wait until the next token is wanted."""
+        await self._room.wait()
+
+    def put(self, token: TextToken) -> None:
+        """The model wrote a token."""
+        self._tokens.append(token)
+        self._written += 1
+        self._weigh()
+        self._more.set()
+
+    def end(self, last: Iterable[TextToken] = ()) -> None:
+        """Nothing comes after these."""
+        self._tokens.extend(last)
+        self.complete = True
+        self._more.set()
+
+    def take(self) -> Iterator[TextToken]:
+        """What has come since the last time."""
+        self._more.clear()
+        while self._tokens:
+            yield self._tokens.popleft()
+
+    async def more(self) -> None:
+        """The voice has nothing to say: wait for text that was not taken yet, or for its end."""
+        if not self._more.is_set():
+            self._room.set()
+        await self._more.wait()
+
+    def spoken(self, token_end: int) -> None:
+        """Of the tokens written, so many are spoken."""
+        self._spoken = token_end
+        self._weigh()
+
+    def _weigh(self) -> None:
+        if self._max_ahead and self._written - self._spoken > self._max_ahead:
+            self._room.clear()
+        else:
+            self._room.set()
 
 
 class RunningReply:

@@ -7,7 +7,6 @@ nobody, plays nothing, and is no part of the conversation.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
@@ -23,7 +22,7 @@ from app.events import (
     UserSpeaking,
     UserText,
 )
-from app.reply import RunningReply, SessionOptions, one_line
+from app.reply import RunningReply, SessionOptions, WrittenText, one_line
 from app.trace import LevelMark, TurnTrace, first_audible
 from app.turn_taking import (
     Answer,
@@ -291,30 +290,28 @@ class Session:
 
     async def _speak(self, reply: RunningReply) -> None:
         """Feed the synthesiser token by token and play its chunks while the model is still writing."""
-        arrived: deque[TextToken] = deque()
-        wake = asyncio.Event()
+        text = WrittenText(self._options.max_ahead_tokens)
         speech: SynthesisStream | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read(reply, arrived, wake))
+                tasks.create_task(self._read(reply, text))
                 captions = tasks.create_task(self._caption(reply))
                 speech = await self._tts_worker.run(self._new_speech)  # states are copied, and a prompt read, for it
                 finished = False
                 if self._options.speculation != "tts":
                     await reply.committed.wait()
                 while not speech.done:
-                    while arrived:
-                        token = arrived.popleft()
+                    for token in text.take():
                         speech.push(token.id, token.text)
-                    if reading.done() and not finished:
+                    if text.complete and not finished:
                         speech.finish()
                         finished = True
                     slack_s = reply.slack_s(self._device.clock.now())  # who runs dry first is served first
                     made = await self._tts_worker.run_within(slack_s, speech.step)
-                    if made is None and not speech.done and not arrived and not (reading.done() and not finished):
-                        await wake.wait()
-                        wake.clear()
+                    if made is None and not speech.done:
+                        await text.more()
                     elif isinstance(made, SpeechStep):
+                        text.spoken(made.token_end)
                         end = reply.stepped(made, self._device.clock.now())
                         self._tell(reply, ReplyTimed(turn=reply.trace.turn, token_end=made.token_end, sample_end=end))
                     elif isinstance(made, PcmChunk):
@@ -325,26 +322,24 @@ class Session:
         finally:
             speech = None  # the frame of a cancelled task may outlive it, and with it megabytes of a model's state
 
-    async def _read(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
+    async def _read(self, reply: RunningReply, text: WrittenText) -> None:
         """Take the model's tokens as they come; where they fail, an apology goes on in their place."""
         try:
             if reply.trace.error is None:
-                await self._take(reply, arrived, wake)
+                await self._take(reply, text)
         except (ChatModelError, TimeoutError) as error:
             log.error("turn %d: %s", reply.trace.turn, one_line(error))
             self._fail(reply, str(error) or f"the model wrote nothing for {self._options.first_token_timeout_s:g} s.")
         finally:
-            if reply.trace.error is not None:
-                arrived.extend(self._options.apology)
-            wake.set()
+            text.end(self._options.apology if reply.trace.error is not None else ())
 
-    async def _take(self, reply: RunningReply, arrived: deque[TextToken], wake: asyncio.Event) -> None:
+    async def _take(self, reply: RunningReply, text: WrittenText) -> None:
         async with aclosing(self._chat.stream(reply.messages)) as tokens:  # type: ignore[type-var]
             while (token := await self._next(tokens)) is not None:
                 reply.wrote(token, self._device.clock.now())
-                arrived.append(token)
-                wake.set()
+                text.put(token)
                 self._tell(reply, ReplyText(turn=reply.trace.turn, text=token.text))
+                await text.room()
         reply.trace.marks.llm_done = self._device.clock.now()
 
     async def _next(self, tokens: object) -> TextToken | None:

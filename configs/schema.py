@@ -136,6 +136,10 @@ class LlmConfig:
     max_context_tokens: int = knob(640, "conversation kept for the model; the oldest turns are dropped first")
     temperature: float = knob(0.0, "0 takes the likeliest token")
     top_p: float = knob(1.0, "nucleus of the sampling")
+    max_ahead_tokens: int = knob(
+        0,
+        "the model pauses when it has written so many tokens more than are spoken, which leaves the CPU to the voice; 0: never",
+    )
     first_token_timeout_s: float = knob(20.0, "a reply that has not begun by then, or not gone on, is given up")
     seed: int = knob(0, "seed of the sampling")
 

@@ -243,12 +243,13 @@ class SimulatedChat:
     async def stream(
         self, messages: Sequence[Message], *, temperature: float | None = None
     ) -> AsyncIterator[TextToken]:
-        """The reply, token by token."""
-        wait_ms = self._delays.llm_first_token_ms
+        """The reply, token by token; it is written elsewhere, however late a token is asked for."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._delays.llm_first_token_ms / 1000
         for token_id, text in self._tokens:
-            await asyncio.sleep(wait_ms / 1000)
+            await asyncio.sleep(due - loop.time())
             yield TextToken(token_id, text)
-            wait_ms = self._delays.llm_token_ms
+            due += self._delays.llm_token_ms / 1000
 
     def count_tokens(self, text: str) -> int:
         """Words."""

@@ -1,6 +1,7 @@
 """Scripted conversations in virtual time: every part is a fake with known delays, the session is the real one."""
 
 import asyncio
+import dataclasses
 import gc
 import weakref
 
@@ -104,6 +105,39 @@ def test_first_audio_leaves_while_a_slow_model_is_still_writing():
     assert marks.speech_steps[0].at < marks.text_tokens[2].at
     assert len(marks.speech_steps) == 30
     assert sum(c.num_speech_tokens for c in marks.decoder_chunks) == 150
+
+
+def test_a_fast_model_leaves_the_processor_to_the_voice():
+    script = user_says("tell me a story", 0.2, 1.0)
+    talks = [
+        Talk(
+            script, ScriptedChat(SLOW_REPLY, token_s=0.001), seconds=1.5,
+            options=dataclasses.replace(OPTIONS, max_ahead_tokens=ahead),
+        )
+        for ahead in (0, 3)
+    ]  # fmt: skip
+    (at_once,), (paced,) = (talk.traces for talk in talks)
+    assert at_once.heard == paced.heard == SLOW_REPLY
+    spoken = [mark.at for mark in at_once.marks.speech_steps]
+    assert at_once.marks.text_tokens[-1].at < spoken[5]
+    spoken = [mark.at for mark in paced.marks.speech_steps]
+    for token in paced.marks.text_tokens:
+        if token.index > 3:  # asked for when all but three before it were spoken
+            assert token.at >= spoken[token.index - 4]
+    first = [trace.marks.first_audible_sample for trace in (at_once, paced)]
+    assert first[1] == pytest.approx(first[0], abs=1e-6)
+
+
+def test_a_voice_that_waits_for_the_whole_text_gets_it_from_a_paced_model():
+    class Whole(ScriptedSpeech):
+        def step(self):
+            return super().step() if self._finished else None
+
+    options = dataclasses.replace(OPTIONS, max_ahead_tokens=3)
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(SLOW_REPLY), seconds=1.5, speech=Whole, options=options)
+    (trace,) = talk.traces
+    assert trace.heard == SLOW_REPLY
+    assert trace.marks.llm_done < trace.marks.speech_steps[0].at
 
 
 def test_the_delays_of_the_parts_are_the_waterfall():
