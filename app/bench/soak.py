@@ -1,7 +1,8 @@
 """`launch.py bench soak`: one long conversation in virtual time. Does it leave anything behind, is its end as fast as its start?
 
 The built-in recordings are said again and again, with pauses of thought between them and everything spoken over the replies
-that belongs to them. The first ten questions are asked once more at the end, so that latencies are of the same questions.
+that belongs to them. The first ten questions are asked once more at the end, with the same pauses, so that latencies are of
+the same questions; and again in a new conversation of the same process, which tells a long history from a tired process or host.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from audio_io.file_device import FileDevice
 from configs.schema import AppConfig, ConfigError
 
 COMPARED = 10  # turns at each end
+SEED = 1  # of the pauses
 WARM_UP = 0.1  # of the conversation; memory is compared between the tenth after it and the last tenth
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 12.0
 PATIENCE_S = 2.0
@@ -82,7 +84,7 @@ class _User:
 
     def __init__(self, clock: Clock, cases: list[Case], end_s: float) -> None:
         self._clock, self._cases, self._end_s = clock, cases, end_s
-        self._rng = np.random.default_rng(1)
+        self._rng = np.random.default_rng(SEED)
         self.case = cases[0]
         self.spoken_over = True  # of the running case nothing more is to be said
         self.phase = ""  # first, last or between
@@ -90,18 +92,18 @@ class _User:
     def recordings(self) -> Iterator[np.ndarray]:
         """What he says, float32 (N,) at 16 kHz, each behind a pause."""
         compared = [case for case in self._cases if case.replies == 1 and case.interjection is None][:COMPARED]
-        yield from self._say("first", compared)
+        yield from self._say("first", compared, np.random.default_rng(SEED))
         while self._clock.now() < self._end_s:
             for case in self._cases:
                 if self._clock.now() >= self._end_s:
                     break
-                yield from self._say("between", [case])
-        yield from self._say("last", compared)
+                yield from self._say("between", [case], self._rng)
+        yield from self._say("last", compared, np.random.default_rng(SEED))
 
-    def _say(self, phase: str, cases: list[Case]) -> Iterator[np.ndarray]:
+    def _say(self, phase: str, cases: list[Case], pauses: np.random.Generator) -> Iterator[np.ndarray]:
         for self.case in cases:
             self.phase, self.spoken_over = phase, self.case.interjection is None
-            pause_s = self._rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
+            pause_s = pauses.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
             yield np.concatenate([np.zeros(round(pause_s * CLIP_HZ), np.float32), self.case.samples])
 
 
@@ -148,8 +150,8 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def figures(found: Soak) -> dict[str, Any]:
-    """What the conversation says of itself."""
+def figures(found: Soak, afterwards: Soak) -> dict[str, Any]:
+    """What the conversation says of itself, and the short one after it."""
     after_warm_up = [m.mib for m in found.memory if WARM_UP <= m.at / found.seconds <= 2 * WARM_UP]
     at_end = [m.mib for m in found.memory if m.at / found.seconds >= 1 - WARM_UP]
     first, last = (found.voice_to_voice_s[phase] for phase in ("first", "last"))
@@ -170,6 +172,8 @@ def figures(found: Soak) -> dict[str, Any]:
         "voice_to_voice_last_s": median(last),
         "cpu_first_s": median(first_cpu),
         "cpu_last_s": median(last_cpu),
+        "voice_to_voice_new_s": median(afterwards.voice_to_voice_s["first"]),
+        "cpu_new_s": median(afterwards.cpu_s["first"]),
         "compared_turns": [len(first), len(last)],
     }
 
@@ -195,9 +199,11 @@ def page(values: dict[str, Any]) -> str:
             f"{found['memory_at_end_mib']:.0f} MiB: {100 * found['memory_growth']:+.1f} % | below {100 * GROWTH_LIMIT:g} % |",
             f"| tasks left at the end (most at once) | {len(found['left_tasks'])} ({found['most_tasks']}) | 0 |",
             f"| threads more than after the first tenth | {len(found['left_threads'])} | 0 |",
-            f"| voice-to-voice, median of the first {first} turns and of the same questions at the end ({last}) | "
-            f"{1000 * found['voice_to_voice_first_s']:.0f}, {1000 * found['voice_to_voice_last_s']:.0f} ms | alike |",
-            f"| CPU time per turn, medians of the same | {found['cpu_first_s']:.2f}, {found['cpu_last_s']:.2f} s | alike |",
+            f"| voice-to-voice, median of the first {first} turns, of the same questions at the end ({last}), of these "
+            f"in a new conversation afterwards | {1000 * found['voice_to_voice_first_s']:.0f}, "
+            f"{1000 * found['voice_to_voice_last_s']:.0f}, {1000 * found['voice_to_voice_new_s']:.0f} ms | alike |",
+            f"| CPU time per turn, medians of the same | {found['cpu_first_s']:.2f}, {found['cpu_last_s']:.2f}, "
+            f"{found['cpu_new_s']:.2f} s | alike |",
             f"| underruns | {found['underruns']} | |",
             "",
             "| minute | memory, MiB |",
@@ -208,10 +214,11 @@ def page(values: dict[str, Any]) -> str:
     )
 
 
-async def _converse(config: AppConfig, seconds: float) -> Soak:
+async def _converse(config: AppConfig, seconds: float) -> tuple[Soak, Soak]:
     assistant = await Assistant.load(config, lambda text: None)
     try:
-        return await hold(assistant, built_in(), seconds)
+        cases = built_in()
+        return await hold(assistant, cases, seconds), await hold(assistant, cases, 0.0)
     finally:
         assistant.close()
 
@@ -223,15 +230,15 @@ def run(options: argparse.Namespace) -> int:
     config = configuration(options)
     prepare_process(config)
     before, began = os.getloadavg(), time.perf_counter()
-    found = run_skipping(_converse(config, 60 * options.minutes))
+    found, afterwards = run_skipping(_converse(config, 60 * options.minutes))
     load = {"before": before, "after": os.getloadavg()}
-    told = figures(found)
+    told = figures(found, afterwards)
     values = {
         "about": about(config, wall_s=time.perf_counter() - began, load=load),
         "figures": told,
         "memory": [[round(m.at), round(m.mib, 1)] for m in found.memory],
-        "voice_to_voice_s": found.voice_to_voice_s,
-        "cpu_s": found.cpu_s,
+        "voice_to_voice_s": {**found.voice_to_voice_s, "new": afterwards.voice_to_voice_s["first"]},
+        "cpu_s": {**found.cpu_s, "new": afterwards.cpu_s["first"]},
     }
     options.report.mkdir(parents=True, exist_ok=True)
     (options.report / "report.json").write_text(json.dumps(values) + "\n", encoding="utf-8")

@@ -43,7 +43,7 @@ def test_every_turn_is_counted_and_nothing_is_left(monkeypatch):
     assert len(found.memory) == found.turns
     assert (found.left_tasks, found.left_threads) == ([], [])
     assert all(found.voice_to_voice_s.values())
-    told = figures(found)
+    told = figures(found, found)
     assert told["memory_growth"] == 0.0
     assert told["voice_to_voice_first_s"] == pytest.approx(told["voice_to_voice_last_s"], abs=0.2)
 
@@ -65,10 +65,12 @@ def test_memory_is_compared_between_the_second_tenth_and_the_last():
     found.memory = [Resident(at=float(at), mib=50.0 + at) for at in range(101)]
     found.voice_to_voice_s = {"first": [0.5, 0.7, 0.6], "last": [0.8]}
     found.cpu_s = {"first": [2.0], "last": [2.5]}
-    told = figures(found)
+    afterwards = Soak(voice_to_voice_s={"first": [0.65, 0.65, 0.1]}, cpu_s={"first": [2.25]})
+    told = figures(found, afterwards)
     assert (told["memory_after_warm_up_mib"], told["memory_at_end_mib"]) == (65.0, 145.0)
     assert told["memory_growth"] == pytest.approx(145 / 65 - 1)
     about = {"machine": "a machine", "load": {"before": [1.0], "after": [2.0]}, "wall_s": 60.0}
     text = page({"about": about, "figures": told, "memory": [[1, 50.0], [2, 51.0]]})
     assert "+123.1 %" in text
-    assert "600, 800 ms" in text
+    assert "600, 800, 650 ms" in text
+    assert "2.00, 2.50, 2.25 s" in text
