@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from asr.stream import Reader
 
 
+def hears_turn_ends(config: AsrConfig) -> bool:
+    """Whether the sound of a voice, and not its words alone, tells where a turn ends (`asr.endpoint.sound`)."""
+    return config.endpoint.sound == "always" or (config.endpoint.sound == "auto" and _is_bundled(config))
+
+
 def limits(config: AsrConfig) -> str:
     """What people who speak to the configured recogniser must know, in a line; "" where there is nothing."""
-    if config.backend != "paraformer" or config.model != BUNDLED:
+    if not _is_bundled(config):
         return ""
     return (
         "The built-in recogniser has heard synthetic voices only and misunderstands people. To speak to it yourself: "
@@ -27,6 +32,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         asr.base.RecognizerError: a package or weights are missing or damaged.
         ConfigError: the device is not there.
     """
+    from asr import turn_sound
     from asr.endpoint import Endpoint
     from asr.stream import StreamingRecognizer, StreamOptions
     from asr.turn_end import bundled
@@ -43,12 +49,18 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         max_turn_s=endpoint.max_turn_s,
         endpoint=Endpoint(
             complete_silence_ms=endpoint.complete_silence_ms,
+            probable_silence_ms=endpoint.probable_silence_ms,
             min_silence_ms=endpoint.min_silence_ms,
             incomplete_silence_ms=endpoint.incomplete_silence_ms,
             judge=bundled(),
+            ear=turn_sound.bundled() if hears_turn_ends(config) else None,
         ),
     )
     return StreamingRecognizer(_reader(config, runtime), SileroModel(), options)
+
+
+def _is_bundled(config: AsrConfig) -> bool:
+    return config.backend == "paraformer" and config.model == BUNDLED
 
 
 def _reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":

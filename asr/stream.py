@@ -235,7 +235,7 @@ class TurnStream:
             events.append(SpeechSustained(at=self._clock))
         if not turn.is_read and turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
             events += self._partial(turn.streamed_text(self._read))
-        required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text)
+        required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text, turn.pause_sound)
         over = self._clock - turn.pause_begin - self._samples(required)
         if turn.in_pause and over >= 0 and not (over < self._samples(_STIR_MS) and self._stirs(turn)):
             events += self._end(turn.pause_text)
@@ -271,12 +271,14 @@ class TurnStream:
         """The words up to here, and whether they may be all; nothing where the same words were told in this pause."""
         before = turn.pause_text if turn.is_read else None
         turn.is_read, turn.pause_begin, turn.pause_text = True, self._speech_end(), self._read()
+        begin = turn.begin - self._base
+        turn.pause_sound = self._options.endpoint.hear(self._heard[begin:], turn.pause_begin - turn.begin)
         if turn.pause_text == before:
             return []
         return [*self._partial(turn.pause_text), SpeechPaused(text=turn.pause_text, complete=self._is_whole(turn))]
 
     def _is_whole(self, turn: "_Turn") -> bool:
-        return bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text)
+        return bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text, turn.pause_sound)
 
     def _partial(self, text: str) -> list[Event]:
         turn = self._turn
@@ -353,6 +355,7 @@ class _Turn:
         self.is_read = False  # the voice has stopped, and the words before that were read
         self.in_pause = False  # it has stopped for long enough
         self.pause_text = ""  # those words
+        self.pause_sound = 0.0  # log-odds that it sounded like an end
         self.pause_begin = begin  # acoustic end of the voice before; the detector lets go later
         self.compute_ms = 0.0  # of the last final pass
         self._partial = partial

@@ -55,9 +55,14 @@ class AudioConfig:
 class EndpointConfig:
     """When the user's turn is over."""
 
-    complete_silence_ms: int = knob(300, "silence after words that are probably all")
+    complete_silence_ms: int = knob(300, "silence after words that are all, as good as surely")
+    probable_silence_ms: int = knob(420, "silence after words that are probably all; another sentence may follow")
     min_silence_ms: int = knob(650, "silence where no word is known: another language, or gibberish")
     incomplete_silence_ms: int = knob(900, "silence after words that call for more ('what is the', 'tell me', 'uh')")
+    sound: Literal["auto", "always", "never"] = knob(
+        "auto",
+        "judge by how the voice sounds, too; it knows synthetic voices only: auto is with the bundled recogniser alone",
+    )
     speculation: Literal["none", "llm", "tts"] = knob(
         "tts",
         "what is begun within that silence, unheard, and dropped when the user goes on: nothing, the reply's words, its voice",

@@ -98,9 +98,10 @@ def add_bench(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     ends.add_argument(
         "--part",
-        choices=("held-out", "development"),
+        choices=("held-out", "development", "fresh"),
         default="held-out",
-        help="which questions and voices: those that are reported (default), or those that the assistant is improved on",
+        help="which questions and voices: those that are reported (default), those that the assistant is improved on, or others "
+        "in the voices of the first",
     )
     ends.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
     ends.add_argument("--report", type=Path, default=Path("build/bench/pauses"), metavar="DIR")

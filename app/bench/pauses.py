@@ -1,8 +1,8 @@
 """Spoken questions with a pause within a clause: is the user let finish? Made when they are asked for, from fixed seeds.
 
 No model was trained on the texts. Each is spoken in one breath and broken where a draw says, between any two words that no
-comma or stop divides. There are two parts, which share no text and no voice: what the assistant is improved on
-("development") and what is reported ("held-out").
+comma or stop divides. There are three parts, which share no text: what the assistant is improved on ("development"), what is
+reported ("held-out"), and, in the same voices, unknown to the models, what nothing was ever chosen by ("fresh").
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.small.voices import Voice
 
 NAME = "pauses"  # in `--cases`
-HELD_OUT, DEVELOPMENT = PARTS = ("held-out", "development")
+HELD_OUT, DEVELOPMENT, FRESH = PARTS = ("held-out", "development", "fresh")
 SHORTEST_S, LONGEST_S = 0.3, 0.8
 _FEWEST_WORDS = 4
 _FADE_S = 0.005
@@ -45,7 +45,7 @@ def questions_with_pauses(part: str = HELD_OUT) -> list[Case]:
         speaker = Speaker()
     except SynthesizerError as error:
         raise ConfigError(f"questions with pauses cannot be spoken: {error}.") from error
-    chosen = _held_out() if part == HELD_OUT else _development()
+    chosen = {HELD_OUT: _held_out, DEVELOPMENT: _development, FRESH: _fresh}[part]()
     found = []
     for index, (name, text, keywords) in enumerate(chosen.questions):
         words = text.split()
@@ -64,12 +64,22 @@ def questions_with_pauses(part: str = HELD_OUT) -> list[Case]:
 
 
 def _held_out() -> _Part:
-    """The 40 held-out questions, by two voices of flite's and the twelve of espeak-ng's that no model was trained on."""
+    """The 40 held-out questions."""
+    return _asked("questions", seed=2)
+
+
+def _fresh() -> _Part:
+    """The 40 questions used before these, which the judges of turn ends have not seen either."""
+    return _asked("questions_dev", seed=7)
+
+
+def _asked(name: str, seed: int) -> _Part:
+    """Two recordings of each, by two voices of flite's and the twelve of espeak-ng's that no model was trained on."""
     from app.small.corpus import held_out_questions
     from app.small.voices import held_out_voices
 
-    questions = [(q["id"], q["text"], tuple(map(tuple, q["keywords"]))) for q in held_out_questions()]
-    return _Part(questions=questions, voices=(*_flite("rms", "kal16") * 2, *held_out_voices()), draws=2, seed=2)
+    questions = [(q["id"], q["text"], tuple(map(tuple, q["keywords"]))) for q in held_out_questions(name)]
+    return _Part(questions=questions, voices=(*_flite("rms", "kal16") * 2, *held_out_voices()), draws=2, seed=seed)
 
 
 def _development() -> _Part:

@@ -24,8 +24,8 @@ from app.bench.pauses import questions_with_pauses
 from app.bench.simulate import Simulation
 from app.bench.summary import weights
 from app.configuration import configuration
+from asr import hears_turn_ends, turn_end, turn_sound
 from asr.base import FinalTranscript, Recognizer
-from asr.turn_end import ASSETS as JUDGE
 from configs.schema import AppConfig, ConfigError
 
 FRAME = CLIP_HZ // 50
@@ -124,9 +124,12 @@ def run(options: argparse.Namespace) -> int:
 
 def ears(config: AppConfig) -> dict[str, str]:
     """Which weights listened."""
-    digest = hashlib.sha256((JUDGE / "weights.json").read_bytes()).hexdigest()
     heard = {key: value for key, value in weights(config, Simulation()).items() if key == "asr.model"}
-    return {**heard, "turn_end": f"bundled {digest[:12]}"}
+    files = {"turn_end": turn_end.ASSETS / "weights.json"}
+    if hears_turn_ends(config.asr):
+        files["turn_sound"] = turn_sound.ASSETS / "model.safetensors"
+    judges = {name: f"bundled {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" for name, file in files.items()}
+    return {**heard, **judges}
 
 
 def silences(config: AppConfig) -> dict[str, int]:
@@ -134,6 +137,7 @@ def silences(config: AppConfig) -> dict[str, int]:
     endpoint = config.asr.endpoint
     return {
         "complete": endpoint.complete_silence_ms,
+        "probable": endpoint.probable_silence_ms,
         "unknown": endpoint.min_silence_ms,
         "incomplete": endpoint.incomplete_silence_ms,
     }

@@ -22,6 +22,7 @@ ASSETS = {
     "voice": "tts/assets/voice",
     "paraformer": "asr/assets/paraformer",
     "turn_end": "asr/assets/turn_end",
+    "turn_sound": "asr/assets/turn_sound",
     "qwen": "llm/assets/qwen-small",
 }
 # Steps that run only by name: nothing that ships needs them
@@ -39,6 +40,7 @@ class CorpusPlan:
     prose_lines: int = 6000  # that the language model reads beside its dialogues
     turn_end_dialogues: int = 10_000  # that tell where a turn ends
     turn_end_lines: int = 3000  # of prose, which do too
+    turn_sound_lines: int = 8000  # that are spoken to learn how a turn ends
     seed: int = 1
 
 
@@ -59,6 +61,7 @@ class SmallTraining:
     vadusa: LoopConfig
     vadusa_together: LoopConfig
     paraformer: LoopConfig
+    turn_sound: LoopConfig
     qwen: LoopConfig
 
 

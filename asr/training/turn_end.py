@@ -1,8 +1,7 @@
-"""Learns where a turn ends: whole sentences against their own beginnings, by logistic regression."""
+"""Learns where a turn ends: whole turns against their own beginnings, by logistic regression."""
 
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 from asr.turn_end import features
 from asr.units import normalise
 
-_STOPS = re.compile(r"[.,!?;:]$")
 _MISHEARD = 0.2  # share of the words that are replaced by others
 _RAREST = 3  # times a feature is seen at least
 _KEPT = 6000  # features, those of the largest weights; then these are learned again
@@ -30,10 +28,11 @@ class Example:
 
 
 def examples(sentences: Iterable[str], seed: int = 0) -> list[Example]:
-    """Every different sentence whole, and cut after each word that no comma or stop follows; each as it is, and misheard.
+    """Every different turn whole, and cut after each of its words; each as it is, and misheard.
 
-    There some words are replaced by any others, so that the judge hangs on no single one: the recogniser errs, and people
-    say what no grammar has.
+    It is cut too where a sentence ends and another follows: so it is known after which of them people go on. Misheard, some
+    words are replaced by any others, so that the judge hangs on no single one: the recogniser errs, and people say what no
+    grammar has.
     """
     different = list(dict.fromkeys(sentences))
     counts = Counter(word for sentence in different for word in normalise(sentence).split())
@@ -45,7 +44,7 @@ def examples(sentences: Iterable[str], seed: int = 0) -> list[Example]:
         for count in range(1, len(parts) + 1):
             words = normalise(" ".join(parts[:count])).split()
             whole = count == len(parts)
-            if words and (whole or not _STOPS.search(parts[count - 1])):
+            if words:
                 heard = [rng.choice(others) if others and rng.random() < _MISHEARD else word for word in words]
                 found += [Example(tuple(features(shown)), whole) for shown in (words, heard)]
     return found

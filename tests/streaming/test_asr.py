@@ -85,7 +85,11 @@ def options(**changes):
         "partial_interval_ms": 480,
         "max_turn_s": 20.0,
         "endpoint": Endpoint(
-            complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900, judge=TurnEnd(JUDGED, 0.0)
+            complete_silence_ms=250,
+            probable_silence_ms=350,
+            min_silence_ms=450,
+            incomplete_silence_ms=900,
+            judge=TurnEnd(JUDGED, 0.0),
         ),
     }
     return StreamOptions(**{**values, **changes})

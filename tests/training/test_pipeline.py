@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     plan = yaml.safe_load((DEFAULTS / "train" / "small.yaml").read_text())
     plan["corpus"].update(prose_hours=0.01, voices_hours=0.06, words_hours=0.01, questions_heard=20)
-    plan["corpus"].update(prose_lines=100, turn_end_dialogues=300, turn_end_lines=100)
+    plan["corpus"].update(prose_lines=100, turn_end_dialogues=300, turn_end_lines=100, turn_sound_lines=20)
     for values in plan.values():
         if isinstance(values, dict) and "steps" in values:
             values.update(steps=2, warmup_steps=1)

@@ -4,7 +4,13 @@ from asr import turn_end
 from asr.endpoint import Endpoint
 from asr.training.turn_end import examples, learn
 
-RULES = Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence_ms=900, judge=turn_end.bundled())
+RULES = Endpoint(
+    complete_silence_ms=250,
+    probable_silence_ms=350,
+    min_silence_ms=450,
+    incomplete_silence_ms=900,
+    judge=turn_end.bundled(),
+)
 
 
 @pytest.mark.parametrize(
@@ -17,11 +23,11 @@ RULES = Endpoint(complete_silence_ms=250, min_silence_ms=450, incomplete_silence
         "yes",
         "thank you",
         "i would like to say thank you",
-        "what are you good at",
     ],
 )
-def test_finished_words_end_the_turn_soon(text):
-    assert RULES.required_silence_ms(text) == 250
+def test_finished_words_end_the_turn_soon_and_sooner_where_they_sound_so(text):
+    assert RULES.required_silence_ms(text) <= 350
+    assert RULES.required_silence_ms(text, 4.0) == 250
 
 
 @pytest.mark.parametrize(
@@ -49,12 +55,16 @@ def test_words_that_call_for_more_wait_longest(text):
     assert RULES.required_silence_ms(text) == 900
 
 
+def test_words_that_could_go_on_need_the_sound_of_an_end():
+    assert [RULES.required_silence_ms("what are you good at", sound) for sound in (-4.0, 4.0)] == [900, 250]
+
+
 @pytest.mark.parametrize("text", ["", "qwertyuiop", "qwertzuiop yxcvbnm"])
 def test_words_that_it_does_not_know_waits_the_usual_time(text):
     assert RULES.required_silence_ms(text) == 450
 
 
-def test_the_judge_learns_what_ends_a_sentence_and_not_what_a_comma_parts():
+def test_the_judge_learns_what_ends_a_turn_and_not_what_ends_a_sentence_before_another():
     sentences = [
         f"what is the {thing} of {place}" for thing in ("size", "age", "name") for place in ("mars", "rome")
     ] * 9
@@ -63,8 +73,8 @@ def test_the_judge_learns_what_ends_a_sentence_and_not_what_a_comma_parts():
     assert judge("what is the age of rome") > 0 > judge("what is the age of")
     assert judge.knows("what is rome")
     assert not judge.knows("qwertyuiop")
-    found = examples(["hello, how are you"])
-    assert [example.whole for example in found] == [False] * 4 + [True] * 2
+    found = examples(["hello. how are you"])
+    assert [example.whole for example in found] == [False] * 6 + [True] * 2
     assert found[0].names != found[2].names
 
 

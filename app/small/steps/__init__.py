@@ -5,7 +5,7 @@ from app.small.steps.decoder import flow, flow_encoder, vocoder, voice
 from app.small.steps.encoders import speaker, speaker_vectors, speech_tokenizer, tokens
 from app.small.steps.language_model import qwen, vocabulary
 from app.small.steps.material import corpus
-from app.small.steps.recogniser import paraformer, turn_end
+from app.small.steps.recogniser import paraformer, turn_end, turn_sound
 from app.small.steps.text_to_token import interleaved, tmt, vadusa, vadusa_together_4, vadusa_together_6
 
 STEPS: dict[str, Step] = {
@@ -26,5 +26,6 @@ STEPS: dict[str, Step] = {
     "voice": voice,
     "paraformer": paraformer,
     "turn_end": turn_end,
+    "turn_sound": turn_sound,
     "qwen": qwen,
 }
