@@ -56,7 +56,7 @@ def test_words_that_call_for_more_wait_longest(text):
 
 
 def test_words_that_could_go_on_need_the_sound_of_an_end():
-    assert [RULES.required_silence_ms("what are you good at", sound) for sound in (-4.0, 4.0)] == [900, 250]
+    assert [RULES.required_silence_ms("what are you good at", sound) for sound in (-4.0, 4.0)] == [900, 350]
 
 
 @pytest.mark.parametrize("text", ["", "qwertyuiop", "qwertzuiop yxcvbnm"])
