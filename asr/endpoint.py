@@ -34,11 +34,11 @@ _CLOSINGS = (
 )
 _HESITATIONS = _words("uh um er erm hmm well")
 _CLOSED = 1.0  # log-odds of words that often are all, and of which the sound may tell that they are not
-_SOUND_WEIGHT = 0.75
+_SOUND_WEIGHT = 0.5
 _SUREST = 4.0  # log-odds of a sound beyond which it is no surer
 _UNHEARD = 1.0  # log-odds where nobody hears the sound
 _SURELY = 2.5  # log-odds from which no other sentence is waited for
-_WHOLE = -0.2  # log-odds from which it is taken for all: chosen, as the others, on questions spoken with pauses
+_WHOLE = -0.6  # log-odds from which it is taken for all: chosen, as the others, on questions spoken with pauses
 
 
 class Ear(Protocol):

@@ -113,7 +113,7 @@ class Ear:
 
 
 def waits(words, log_odds, ear=True):
-    judge = TurnEnd({"1 time": 1.0, "1 the": -1.0, "1 night": 0.5}, 0.0)
+    judge = TurnEnd({"1 time": 1.0, "1 the": -2.0, "1 night": 0.5}, 0.0)
     rules = Endpoint(
         complete_silence_ms=250, probable_silence_ms=350, min_silence_ms=450, incomplete_silence_ms=900, judge=judge,
         ear=Ear(log_odds) if ear else None,
