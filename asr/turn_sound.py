@@ -21,6 +21,7 @@ from asr.base import SAMPLE_RATE, RecognizerError
 ASSETS = Path(__file__).parent / "assets" / "turn_sound"
 HOP = SAMPLE_RATE // 50
 FRAMES_BEFORE, FRAMES_AFTER = 40, 4  # of the end of the voice
+_STEPS_HEARD = -(-(FRAMES_BEFORE + FRAMES_AFTER) // 4)  # after two convolutions that take every second frame
 _FRAMES_COMPARED = 120  # before the end, to which level, colour and pitch are compared
 _BANDS = 20
 NUM_FEATURES = _BANDS + 3
@@ -61,6 +62,7 @@ class TurnSound(nn.Module):
 
     def __init__(self, channels: int = 64, dropout: float = 0.5) -> None:
         super().__init__()
+        self.channels = channels
         self.hear = nn.Sequential(
             nn.Conv1d(NUM_FEATURES, channels, 5, stride=2, padding=2),
             nn.ReLU(),
@@ -69,7 +71,7 @@ class TurnSound(nn.Module):
             nn.Flatten(),
             nn.Dropout(dropout),
         )
-        self.judge = nn.Linear(channels * ((FRAMES_BEFORE + FRAMES_AFTER + 3) // 4), 1)
+        self.judge = nn.Linear(channels * _STEPS_HEARD, 1)
 
     def forward(self, heard_BTC: torch.Tensor) -> torch.Tensor:
         """Log-odds (B,) that the turn is over, where as many are as are not."""
@@ -83,7 +85,7 @@ class TurnSound(nn.Module):
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"kind": "turn_sound", "channels": self.judge.in_features // ((FRAMES_BEFORE + FRAMES_AFTER + 3) // 4)}
+        config = {"kind": "turn_sound", "channels": self.channels}
         (folder / "config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
         save_file(
             {name: value.half().contiguous() for name, value in self.state_dict().items()}, folder / "model.safetensors"
@@ -134,4 +136,5 @@ def _mel_bank() -> np.ndarray:
 
 _MEL_WINDOW, _PITCH_WINDOW = (np.hanning(size + 2)[1:-1].astype(np.float32) for size in (_MEL_SAMPLES, _PITCH_SAMPLES))
 _MEL_BANK = _mel_bank().astype(np.float32)
-_WINDOW_ALIKE = (lambda alike: alike / alike[0])(np.fft.irfft(np.abs(np.fft.rfft(_PITCH_WINDOW, _PITCH_FFT)) ** 2))
+_WINDOW_ALIKE = np.fft.irfft(np.abs(np.fft.rfft(_PITCH_WINDOW, _PITCH_FFT)) ** 2)
+_WINDOW_ALIKE /= _WINDOW_ALIKE[0]

@@ -1,8 +1,9 @@
 """Spoken questions with a pause within a clause: is the user let finish? Made when they are asked for, from fixed seeds.
 
-No model was trained on the texts. Each is spoken in one breath and broken where a draw says, between any two words that no
-comma or stop divides. There are three parts, which share no text: what the assistant is improved on ("development"), what is
-reported ("held-out"), and, in the same voices, unknown to the models, what nothing was ever chosen by ("fresh").
+No model was trained on the texts; of the voices, flite's are known to the models. Each is spoken in one breath and broken where
+a draw says, between any two words that no comma or stop divides. There are three parts, which share no text: what the assistant
+is improved on ("development"), what is reported ("held-out"), and, in the same voices, what no judge of turn ends and no silence
+was chosen by ("fresh").
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import asr
 from asr import turn_sound
@@ -71,8 +72,6 @@ def spoken(count, seed):
 
 def test_it_learns_what_is_different_at_the_end_and_keeps_it(tmp_path, monkeypatch):
     task = TurnSoundTask(spoken(24, 1), spoken(8, 2), TurnSoundTraining(batch=32))
-    import torch
-
     assert task.evaluate()["ordered"] < 0.9
     optimizer = torch.optim.AdamW(task.module.parameters(), 3e-3)
     for step in range(60):
