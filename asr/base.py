@@ -57,11 +57,12 @@ class PartialTranscript:
 class SpeechPaused:
     """The voice has just stopped, perhaps between two words: the words so far, long before the end of the turn is decided.
 
-    Another one follows where more of the voice turns up, `SpeechResumed` where it comes back at once, else `SpeechEnded`.
+    Another one follows where more of the voice turns up, `SpeechResumed` where it comes back at once, else `SpeechEnded`; and,
+    after that, another where the words call for more but the silence is so long that they may be all.
     """
 
     text: str  # what was said up to here
-    complete: bool  # there are words, and they do not call for more
+    complete: bool  # there are words, and they do not call for more, or nothing more has come for long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
 _READ_MS = 64  # silence after which the words so far are read, ahead of the decision
 _PAUSE_MS = 160  # silence that counts as a pause
 _TAIL = SAMPLE_RATE // 100  # samples of voice behind what was read that are worth another reading
+_AHEAD_MS = 350  # before the end of a turn whose words call for more, that they may be all is told
 _STIR_MS = 96  # what stirs at the end of a pause is heard out for so long: a detector is late where a voice comes back
 _ONSET_GAP_MS = 96  # silence that ends a voice too short to be speech
 _MAX_WHOLE_S = 14.0  # longer recordings are transcribed turn by turn
@@ -237,6 +238,9 @@ class TurnStream:
             events += self._partial(turn.streamed_text(self._read))
         required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text, turn.pause_sound)
         over = self._clock - turn.pause_begin - self._samples(required)
+        if turn.in_pause and not turn.told_whole and turn.pause_text and over >= -self._samples(_AHEAD_MS):
+            turn.told_whole = True
+            events.append(SpeechPaused(text=turn.pause_text, complete=True))
         if turn.in_pause and over >= 0 and not (over < self._samples(_STIR_MS) and self._stirs(turn)):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
@@ -264,7 +268,8 @@ class TurnStream:
             events = self._read_pause(turn)
         if turn.is_read and silence >= self._samples(_PAUSE_MS):
             turn.in_pause = True
-            events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=self._is_whole(turn)))
+            turn.told_whole = self._is_whole(turn)
+            events.append(SpeechEnded(at=turn.pause_begin, text=turn.pause_text, complete=turn.told_whole))
         return events
 
     def _read_pause(self, turn: "_Turn") -> list[Event]:
@@ -354,6 +359,7 @@ class _Turn:
         self.text = ""  # of the last partial transcript
         self.is_read = False  # the voice has stopped, and the words before that were read
         self.in_pause = False  # it has stopped for long enough
+        self.told_whole = False  # that those words may be all
         self.pause_text = ""  # those words
         self.pause_sound = 0.0  # log-odds that it sounded like an end
         self.pause_begin = begin  # acoustic end of the voice before; the detector lets go later

@@ -65,22 +65,22 @@ def questions_with_pauses(part: str = HELD_OUT) -> list[Case]:
 
 
 def _held_out() -> _Part:
-    """The 40 held-out questions."""
-    return _asked("questions", seed=2)
+    """The 40 held-out questions, two recordings of each."""
+    return _asked("questions", draws=2, seed=2)
 
 
 def _fresh() -> _Part:
-    """The 40 questions used before these, which the judges of turn ends have not seen either."""
-    return _asked("questions_dev", seed=7)
+    """The 40 questions used before these, which the judges of turn ends have not seen either, six recordings of each."""
+    return _asked("questions_dev", draws=6, seed=7)
 
 
-def _asked(name: str, seed: int) -> _Part:
-    """Two recordings of each, by two voices of flite's and the twelve of espeak-ng's that no model was trained on."""
+def _asked(name: str, draws: int, seed: int) -> _Part:
+    """By two voices of flite's and the twelve of espeak-ng's that no model was trained on."""
     from app.small.corpus import held_out_questions
     from app.small.voices import held_out_voices
 
     questions = [(q["id"], q["text"], tuple(map(tuple, q["keywords"]))) for q in held_out_questions(name)]
-    return _Part(questions=questions, voices=(*_flite("rms", "kal16") * 2, *held_out_voices()), draws=2, seed=seed)
+    return _Part(questions=questions, voices=(*_flite("rms", "kal16") * 2, *held_out_voices()), draws=draws, seed=seed)
 
 
 def _development() -> _Part:

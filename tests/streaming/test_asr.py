@@ -228,6 +228,19 @@ def test_a_pause_tells_the_words_of_the_turn_if_it_ends_there(words):
     assert partials[-1] == pause.text  # whoever hears of the pause knows its words
 
 
+@pytest.mark.parametrize("silence_s", [0.4, 0.7, 2.0])
+def test_a_long_pause_tells_that_words_that_call_for_more_may_be_all(silence_s):
+    """They end the turn after 900 ms; a voice that comes back before 550 ms has cost no reply."""
+    voice_back = () if silence_s == 2.0 else ((1.0, 1), (2.0, 0))
+    events = run(sound((0.5, 0), (1.5, 1), (silence_s, 0), *voice_back), paraformer=Counter(["cats", "and", "the"]))
+    ended = next(i for i, e in enumerate(events) if isinstance(e, SpeechEnded))
+    before = [e.complete for e in events[:ended] if isinstance(e, SpeechPaused)]
+    following = next((i for i, e in enumerate(events) if i > ended and isinstance(e, SpeechStarted)), len(events))
+    after = [e for e in events[ended:following] if isinstance(e, SpeechPaused)]
+    assert (before, events[ended].complete) == ([False], False)
+    assert after == ([SpeechPaused(text="cats and the", complete=True)] if silence_s > 0.55 else [])
+
+
 def test_the_final_pass_hears_the_pre_roll_and_the_tail():
     counter = Counter()
     run(sound((1.0, 0), (1.0, 1), (1.0, 0)), paraformer=counter)
