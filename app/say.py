@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import codecs
+import math
 import os
 import select
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 
 from app import timestamps
 from app.about import process_age_s
@@ -78,18 +81,17 @@ def _two_pass(options: argparse.Namespace, config: AppConfig) -> TwoPass | None:
 
 
 def speak(stream: SynthesisStream, pieces: Iterator[str]) -> Iterator[SpeechStep | PcmChunk]:
-    """Feed pieces of text as they come and yield steps and samples as they are made."""
-    for piece in pieces:
-        stream.push(0, piece)
-        yield from ready(stream)
-    stream.finish()
-    yield from ready(stream)
-
-
-def ready(stream: SynthesisStream) -> Iterator[SpeechStep | PcmChunk]:
-    """Every step and chunk that the text so far allows."""
-    while (made := stream.step()) is not None:
-        yield made
+    """Feed pieces of text as they come and yield steps and samples as they are made: the first soon, then all at least cost."""
+    in_hand_s = 0.0
+    for piece in chain(pieces, [None]):
+        if piece is None:
+            stream.finish()
+        else:
+            stream.push(0, piece)
+        while (made := stream.step(in_hand_s)) is not None:
+            if isinstance(made, PcmChunk):
+                in_hand_s = math.inf  # nobody listens to a file while it is written
+            yield made
 
 
 async def spoken(stream: SynthesisStream, worker: Worker) -> AsyncIterator[PcmChunk]:
@@ -97,7 +99,8 @@ async def spoken(stream: SynthesisStream, worker: Worker) -> AsyncIterator[PcmCh
     loop = asyncio.get_running_loop()
     due = loop.time()
     while not stream.done:
-        made = await worker.run_within(due - loop.time(), stream.step)
+        in_hand_s = due - loop.time()
+        made = await worker.run_within(in_hand_s, partial(stream.step, in_hand_s))
         if isinstance(made, PcmChunk):
             due += len(made.samples) / SAMPLE_RATE
             yield made

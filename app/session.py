@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from app.events import (
     BotSpeaking,
@@ -307,7 +308,7 @@ class Session:
                         speech.finish()
                         finished = True
                     slack_s = reply.slack_s(self._device.clock.now())  # who runs dry first is served first
-                    made = await self._tts_worker.run_within(slack_s, speech.step)
+                    made = await self._tts_worker.run_within(slack_s, partial(speech.step, slack_s))
                     if made is None and not speech.done:
                         await text.more()
                     elif isinstance(made, SpeechStep):

@@ -133,7 +133,7 @@ class ScriptedSpeech:
     def finish(self) -> None:
         self._finished = True
 
-    def step(self) -> SpeechStep | PcmChunk | None:
+    def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
         if self.done:
             return None
         if self._undecoded >= 13:

@@ -139,7 +139,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
     folder = _folder(config.tmt, "tmt")
     vocabulary = folder / "tokenizer.json"
-    model = precision.lower(Tmt.load(folder).to(device), precision.resolve(config.dtype, device))
+    model = precision.pack(precision.lower(Tmt.load(folder).to(device), precision.resolve(config.dtype, device)))
     reader = PromptReader(
         vocabulary,
         language=config.language,
@@ -192,7 +192,7 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         )
     file = public.find(public.INTERLEAVED, folder)
     model = public.load(public.INTERLEAVED, folder, device=device)
-    precision.lower(model, precision.resolve(config.dtype, device))
+    precision.pack(precision.lower(model, precision.resolve(config.dtype, device)))
     drafter = _drafter(chosen, model.config, device)
 
     def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":

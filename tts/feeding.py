@@ -86,8 +86,8 @@ class SentenceStream:
             self._ready.append(self._open)
             self._open = []
 
-    def step(self) -> SpeechStep | PcmChunk | None:
-        """Do one unit of work; None when it waits for text (or is done)."""
+    def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
+        """Do one unit of work; None when it waits for text (or is done); see `tts.base.SynthesisStream.step`."""
         if self.done:
             return None
         if self._speaking is None:
@@ -98,7 +98,7 @@ class SentenceStream:
             for token_id, text in sentence:
                 self._speaking.push(token_id, text)
             self._speaking.finish()
-        made = self._speaking.step()
+        made = self._speaking.step(in_hand_s)
         if isinstance(made, SpeechStep):
             if made.text and self._steps == self._steps_before > 0:  # an utterance begins without the space before it
                 made = replace(made, text=" " + made.text.lstrip())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 _NAMES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LARGE = 200_000  # numbers of a matrix: smaller ones stay near the processor as they are
 _LOWERED = (nn.Linear, nn.Conv1d, nn.ConvTranspose1d, nn.Embedding)
 
 
@@ -43,6 +44,37 @@ def lower(model: M, dtype: torch.dtype) -> M:
         if isinstance(module, _LOWERED) and _within(name, half) and not _within(name, full):
             module.to(dtype)
     return model
+
+
+def pack(model: M) -> M:
+    """Have a CPU read the large matrices of a `Lowerable` model as float16, where that is exactly what they hold; in place.
+
+    Products are summed in float32 as before, of the same numbers. With the few rows of a step, reading the matrix is what a
+    product costs. For inference only: what is trained afterwards is not seen.
+    """
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
+        return model
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight.numel() >= _LARGE and _is_half(module.weight):
+            module.forward = _Packed(module)  # type: ignore[assignment, method-assign]
+    return model
+
+
+def _is_half(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and torch.equal(weight, weight.half().float())
+
+
+class _Packed:
+    """The product of an `nn.Linear`."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        bias = None if linear.bias is None else linear.bias.detach()
+        self._matrix = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = torch.ops.quantized.linear_dynamic_fp16(x.reshape(-1, x.shape[-1]), self._matrix)
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 
 def computing(weight: Tensor) -> AbstractContextManager[object]:

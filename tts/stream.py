@@ -35,6 +35,7 @@ from tts.voice_table import is_named, named_voice
 
 PRIMING_FRAMES = 25
 FADE_IN_S = 0.02
+MOST_CHUNKS = 3  # in one pass: more would save little, and keep other conversations waiting
 SILENT_MEL = float(np.log(1e-5))  # log mel of digital silence
 WARM_UP_TEXT = "Hello, this is a warm-up."
 
@@ -261,7 +262,10 @@ def played(num_speech_tokens: int) -> int:
 
 
 class SyncSpeechStream:
-    """One utterance. `step` does the most urgent piece of work: a decoder chunk when one is due, else a text token."""
+    """One utterance. `step` does the most urgent piece of work: a decoder chunk when one is due, else a text token.
+
+    With sound in hand several chunks are due together, as long as there is text to make them of.
+    """
 
     def __init__(
         self,
@@ -310,12 +314,12 @@ class SyncSpeechStream:
         self._texts.append(token.text)
         self._decoder.push(token.id)
 
-    def step(self) -> SpeechStep | PcmChunk | None:
-        """Do one unit of work; None when it waits for text (or is done)."""
+    def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
+        """Do one unit of work; None when it waits for text (or is done); see `tts.base.SynthesisStream.step`."""
         if self.done:
             return None
         began = time.perf_counter()
-        if self._undecoded >= self._flow.next_chunk(self._flow_state):
+        if self._undecoded >= self._flow.due(self._flow_state, self._num_affordable(in_hand_s)):
             return self._decode(began, last=False)
         block = self._decoder.step() if self._ends.owners else None
         if block is not None:
@@ -336,7 +340,14 @@ class SyncSpeechStream:
             )
         if self._finished and (self._decoder.done or not self._ends.owners):
             return self._decode(began, last=True)
+        if self._undecoded >= self._flow.due(self._flow_state):
+            return self._decode(began, last=False)
         return None
+
+    def _num_affordable(self, in_hand_s: float) -> int:
+        """Chunks that a pass may make: no more sound than is in hand, so that even one that takes as long is in time."""
+        chunk_s = self._flow.config.chunk_tokens * SAMPLES_PER_TOKEN / SAMPLE_RATE
+        return int(min(max(in_hand_s / chunk_s, 1), MOST_CHUNKS))
 
     @torch.inference_mode()
     def _decode(self, began: float, *, last: bool) -> PcmChunk:

@@ -23,7 +23,7 @@ class Unspoken:
         """Say that the text is complete."""
         self._finished = True
 
-    def step(self) -> SpeechStep | PcmChunk | None:
+    def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
         """The end, once the text is complete."""
         if self.done or not self._finished:
             return None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -115,7 +116,7 @@ class _Room:
             while not arrived.empty():
                 arrived.get_nowait()
                 give()
-            made = await self._speaking.run(stream.step)
+            made = await self._speaking.run(partial(stream.step, reply.in_hand_s()))
             if made is not None:
                 await reply.take(made)
             elif texts:
@@ -159,6 +160,10 @@ class _Reply:
             self._silence_s = None if offset is None else self._spoken_s + offset / SAMPLE_RATE
         self._spoken_s += len(made.samples) / SAMPLE_RATE
         await asyncio.sleep(max(0.0, self._ends(self._began) - now - MAX_AHEAD_S))
+
+    def in_hand_s(self) -> float:
+        """For how long what has come will be playing."""
+        return 0.0 if self._began is None else self._ends(self._began) - time.perf_counter()
 
     def _ends(self, began: float) -> float:
         """When what has come so far is played."""

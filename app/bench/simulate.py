@@ -311,8 +311,8 @@ class SimulatedSpeech:
         """The text is complete."""
         self._finished = True
 
-    def step(self) -> SpeechStep | PcmChunk | None:
-        """A chunk when one is due, else a text token."""
+    def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
+        """A chunk when one is due, one at a time, else a text token."""
         if self.done:
             return None
         if self._undecoded >= CHUNK_TOKENS + CHUNK_LOOKAHEAD:

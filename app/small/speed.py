@@ -67,16 +67,17 @@ def measure(config: AppConfig, report: Any, name: str) -> None:
 
 
 def long_reply(synthesizer: Any) -> Iterator[tuple[np.ndarray, float]]:
-    """A reply of at least a minute: (samples, computing seconds since the chunk before)."""
+    """A reply of at least a minute, as if played from its first chunk on: (samples, computing seconds since the chunk before)."""
     stream = synthesizer.stream(share_ids=False)
     stream.push(0, TEXT * 5)
     stream.finish()
-    seconds, total = 0.0, 0
-    while (made := stream.step()) is not None:
+    seconds = ends = 0.0
+    while (made := stream.step(ends - time.perf_counter())) is not None:
         seconds += made.synth_ms / 1000
         if isinstance(made, PcmChunk):
+            ends = max(ends, time.perf_counter()) + len(made.samples) / SAMPLE_RATE
             yield made.samples, seconds
-            seconds, total = 0.0, total + len(made.samples)
+            seconds = 0.0
 
 
 def cost(chunks: list[tuple[np.ndarray, float]], start_s: float, end_s: float) -> float:

@@ -130,8 +130,8 @@ def test_a_fast_model_leaves_the_processor_to_the_voice():
 
 def test_a_voice_that_waits_for_the_whole_text_gets_it_from_a_paced_model():
     class Whole(ScriptedSpeech):
-        def step(self):
-            return super().step() if self._finished else None
+        def step(self, in_hand_s=0.0):
+            return super().step(in_hand_s) if self._finished else None
 
     options = dataclasses.replace(OPTIONS, max_ahead_tokens=3)
     talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(SLOW_REPLY), seconds=1.5, speech=Whole, options=options)
@@ -361,10 +361,10 @@ def test_a_full_gpu_ends_the_turn_not_the_session():
             super().__init__()
             made.append(self)
 
-        def step(self):
+        def step(self, in_hand_s=0.0):
             if len(made) == 1 and self._spoken:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return super().step()
+            return super().step(in_hand_s)
 
     talk = Talk(script, ScriptedChat("a b c d e f", "Fine."), seconds=6.0, speech=Hungry)
     first, second = talk.traces

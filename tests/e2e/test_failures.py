@@ -96,10 +96,10 @@ def test_nothing_is_said_when_nothing_is_configured():
 class Broken(ScriptedSpeech):
     error: Exception = SynthesisError("the voice is gone; start again.")
 
-    def step(self):
+    def step(self, in_hand_s=0.0):
         if self._pushed:
             raise self.error
-        return super().step()
+        return super().step(in_hand_s)
 
 
 class Faulty(Broken):

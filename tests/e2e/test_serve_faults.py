@@ -138,7 +138,7 @@ async def test_a_reply_that_fails_is_told_and_the_next_one_is_made():
         assert (await answered(p, number=2))["status"] == "completed"
 
         class Broken(ScriptedSpeech):
-            def step(self):
+            def step(self, in_hand_s=0.0):
                 raise SynthesisError("the voice is gone.")
 
         made.synthesizer.stream = lambda **_: Broken()

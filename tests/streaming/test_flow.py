@@ -77,10 +77,10 @@ def test_other_first_chunks_come_after_the_prompt(flow: FlowDecoder, sizes: list
 
 def test_a_small_first_chunk_leaves_sooner(flow: FlowDecoder) -> None:
     state = flow.start(SPEAKER, first_chunks=(2, 3))
-    assert flow.next_chunk(state) == 5
+    assert (flow.due(state), flow.due(state, 3)) == (5, 12)
     lengths = [flow.step(TOKENS[:, i : i + 1], state).shape[2] for i in range(16)]
     assert [(i + 1, length) for i, length in enumerate(lengths) if length] == [(5, 4), (8, 6), (12, 8), (16, 8)]
-    assert flow.next_chunk(state) == 7
+    assert (flow.due(state), flow.due(state, 3)) == (7, 15)
 
 
 def test_each_chunk_leaves_as_soon_as_its_lookahead_is_there(flow: FlowDecoder) -> None:

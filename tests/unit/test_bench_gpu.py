@@ -119,7 +119,7 @@ class Voice:
     def finish(self):
         self.finished = True
 
-    def step(self):
+    def step(self, in_hand_s=0.0):
         if self.spoken < self.given:
             self.spoken += 1
             time.sleep(0.003)

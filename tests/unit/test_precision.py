@@ -13,7 +13,7 @@ from tts.decoder.flow import FlowDecoder
 from tts.decoder.vocoder import Vocoder
 from tts.interleaved.model import InterleavedLm
 from tts.interleaved.state import InterleavedState
-from tts.precision import lower, resolve
+from tts.precision import lower, pack, resolve
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.model import Tmt
@@ -160,3 +160,23 @@ def test_the_interleaved_model_agrees_with_float32_whole_and_in_pieces(dtype: to
     parts = [lowered(lowered.embed(ids[:, :4]), state), lowered(lowered.embed(ids[:, 4:]), state)]
     assert (lowered.llm_decoder(torch.cat(parts, dim=1)) - logits[1]).abs().max() < limit
     assert lowered.llm.model.lm_head.weight is lowered.llm.model.model.embed_tokens.weight
+
+
+@pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="PyTorch's own, on x86 only")
+@torch.inference_mode()
+def test_packed_matrices_give_the_same_products() -> None:
+    """Those of float16 numbers only, and only large ones."""
+    generator = torch.Generator().manual_seed(1)
+    large, other, small = torch.nn.Linear(300, 700), torch.nn.Linear(300, 700, bias=False), torch.nn.Linear(300, 60)
+    for linear in (large, small):
+        linear.half().float()
+    model = torch.nn.ModuleList([large, other, small])
+    exact = [linear.weight.clone() for linear in model]
+    pack(model)
+    assert [type(linear.forward).__name__ for linear in model] == ["_Packed", "method", "method"]
+    assert all(torch.equal(linear.weight, weight) for linear, weight in zip(model, exact, strict=True))
+    for shape in ((300,), (1, 300), (11, 300), (2, 5, 300), (0, 300)):
+        x = torch.randn(shape, generator=generator)
+        torch.testing.assert_close(
+            large(x), torch.nn.functional.linear(x, large.weight, large.bias), atol=2e-5, rtol=1e-5
+        )

@@ -91,8 +91,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_sentences_that_are_spoken_one_by_one_stay_apart():
     class Speech(ScriptedSpeech):
-        def step(self):
-            made = super().step()
+        def step(self, in_hand_s=0.0):
+            made = super().step(in_hand_s)
             return step("Hi", 5) if isinstance(made, SpeechStep) else made
 
     stream = SentenceStream(Speech)

@@ -7,7 +7,7 @@ normalised and (B, T, M).
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -211,9 +211,9 @@ class FlowDecoder(nn.Module):
             state.first_chunks = state.first_chunks[len(sizes) :]
         return self.denormalise(torch.cat(mels, dim=1)).transpose(1, 2)
 
-    def next_chunk(self, state: FlowState) -> int:
-        """Tokens, lookahead included, that the next chunk needs."""
-        return next(self._sizes(state)) + self.config.lookahead_tokens
+    def due(self, state: FlowState, num_chunks: int = 1) -> int:
+        """Tokens, lookahead included, that the next chunks need."""
+        return sum(islice(self._sizes(state), num_chunks)) + self.config.lookahead_tokens
 
     def _sizes(self, state: FlowState) -> Iterator[int]:
         yield from state.first_chunks
