@@ -319,8 +319,9 @@ class SyncSpeechStream:
         if self.done:
             return None
         began = time.perf_counter()
-        if self._undecoded >= self._flow.due(self._flow_state, self._num_affordable(in_hand_s)):
-            return self._decode(began, last=False)
+        most = self._flow.due(self._flow_state, self._num_affordable(in_hand_s))
+        if self._undecoded >= most:
+            return self._decode(began, most)
         block = self._decoder.step() if self._ends.owners else None
         if block is not None:
             self._waiting.extend(block.tokens.tolist())
@@ -339,9 +340,9 @@ class SyncSpeechStream:
                 capped=block.capped,
             )
         if self._finished and (self._decoder.done or not self._ends.owners):
-            return self._decode(began, last=True)
+            return self._decode(began, self._undecoded, last=True)
         if self._undecoded >= self._flow.due(self._flow_state):
-            return self._decode(began, last=False)
+            return self._decode(began, self._undecoded)
         return None
 
     def _num_affordable(self, in_hand_s: float) -> int:
@@ -350,13 +351,14 @@ class SyncSpeechStream:
         return int(min(max(in_hand_s / chunk_s, 1), MOST_CHUNKS))
 
     @torch.inference_mode()
-    def _decode(self, began: float, *, last: bool) -> PcmChunk:
-        """Turn the waiting speech tokens into samples."""
-        num_tokens = self._undecoded
+    def _decode(self, began: float, num_tokens: int, *, last: bool = False) -> PcmChunk:
+        """Turn the chunks that are complete in the next speech tokens into samples; with the last, all of them."""
+        before = self._undecoded
         samples, vocoder_s = np.zeros(0, np.float32), 0.0
         if self._ends.num_speech_tokens:
-            tokens = torch.tensor([self._waiting], dtype=torch.long, device=self._device)
-            self._waiting.clear()
+            given = num_tokens - (self._undecoded - len(self._waiting))
+            tokens = torch.tensor([self._waiting[:given]], dtype=torch.long, device=self._device)
+            del self._waiting[:given]
             mel = self._flow.step(tokens, self._flow_state, last=last)
             if self._timbre is not None:
                 mel = self._timbre(mel)
@@ -365,13 +367,13 @@ class SyncSpeechStream:
             vocoder_s = time.perf_counter() - vocoder_began
             dropped = min(self._lead, len(samples))
             samples, self._lead = faded_in(samples[dropped:], self._made_samples), self._lead - dropped
-            self._undecoded = 0 if last else num_tokens - mel.shape[2] // 2
+            self._undecoded = 0 if last else before - mel.shape[2] // 2
         self._made_samples += len(samples)
         self.done = last
         return PcmChunk(
             samples=samples,
             token_end=self._ends.at((self._made_samples + LEFT_OUT) // SAMPLES_PER_TOKEN, last),
-            num_speech_tokens=num_tokens - self._undecoded,
+            num_speech_tokens=before - self._undecoded,
             synth_ms=1000 * (time.perf_counter() - began),
             last=last,
             vocoder_ms=1000 * vocoder_s,

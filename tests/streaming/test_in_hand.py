@@ -55,6 +55,22 @@ def test_a_pass_makes_no_more_sound_than_is_in_hand(synthesizer, one_by_one, in_
     assert {c.num_speech_tokens for c in chunks[:-1]} == {most * CHUNK}
 
 
+@pytest.mark.parametrize("in_hand_s", [0.0, 0.9])
+def test_a_long_word_brings_no_larger_pass(synthesizer, in_hand_s):
+    """Slowly spoken, a text token completes several chunks at once."""
+    stream = synthesizer.stream(share_ids=False, speed=0.25)
+    stream.push(0, TEXT)
+    stream.finish()
+    made = []
+    while (step := stream.step(in_hand_s)) is not None:
+        made.append(step)
+    words, chunks = ([m for m in made if isinstance(m, PcmChunk) is is_chunk] for is_chunk in (False, True))
+    assert max(word.num_speech_tokens for word in words) >= 2 * CHUNK
+    most = max(1, int(in_hand_s / 0.4)) * CHUNK
+    assert max(chunk.num_speech_tokens for chunk in chunks[:-1]) == most
+    assert sum(c.num_speech_tokens for c in chunks) == sum(word.num_speech_tokens for word in words)
+
+
 def test_where_text_is_missing_what_is_complete_is_made(synthesizer):
     stream = synthesizer.stream(share_ids=False)
     for _, text in synthesizer.tokenize(TEXT)[:6]:
