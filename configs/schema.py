@@ -138,7 +138,9 @@ class LlmConfig:
     )
     system_prompt: str = knob("You are a small, friendly voice assistant.", "the first message of every conversation")
     max_reply_tokens: int = knob(160, "longest reply")
-    max_context_tokens: int = knob(640, "conversation kept for the model; the oldest turns are dropped first")
+    max_context_tokens: int = knob(
+        640, "conversation kept for the model; beyond it the older half is dropped, so that the rest stays in its cache"
+    )
     temperature: float = knob(0.0, "0 takes the likeliest token")
     top_p: float = knob(1.0, "nucleus of the sampling")
     max_ahead_tokens: int = knob(

@@ -1,5 +1,6 @@
 """What was said so far, within a token budget. Of a reply that was interrupted only what was heard remains."""
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -66,21 +67,25 @@ class Conversation:
         self._said = [said for said in self._said if said.key != key]
 
     def messages(self, instructions: str | None = None) -> list[Message]:
-        """The system prompt and as many of the latest messages as the budget allows, beginning with a user's.
+        """The system prompt and the latest messages within the budget, beginning with a user's.
 
-        `instructions`: a system prompt for this once.
+        What is beyond the budget goes half a budget at a time, not turn by turn: the models keep what they have read, as long
+        as each prompt begins as the one before. `instructions`: a system prompt for this once.
         """
         system, room = self._system, self._budget
         if instructions is not None:
             system = [Message("system", instructions)]
             room = self._max_tokens - self._cost(system[0])
-        first = len(self._said)
-        for index in range(len(self._said) - 1, -1, -1):
-            room -= self._said[index].cost
-            if room < 0 and first < len(self._said):
-                break
-            if self._said[index].message.role == "user":
-                first = index
+        excess = sum(said.cost for said in self._said) - room
+        half = max(1, room // 2)
+        to_drop = max(0, math.ceil(excess / half) * half)
+        dropped, first = 0, len(self._said)
+        for index, said in enumerate(self._said):
+            if said.message.role == "user":
+                first = index  # the last one stays, whatever it costs
+                if dropped >= to_drop:
+                    break
+            dropped += said.cost
         return system + [said.message for said in self._said[first:]]
 
     def messages_after(self, text: str) -> list[Message]:

@@ -1,5 +1,7 @@
 """The history that the model is shown."""
 
+from itertools import pairwise
+
 from llm.base import Message
 from llm.conversation import CUT_MARK, MESSAGE_OVERHEAD, Conversation
 
@@ -98,6 +100,20 @@ def test_the_oldest_turns_go_first_and_the_system_prompt_stays():
     assert shown[-1].content == "last question"
     assert sum(words(m.content) + MESSAGE_OVERHEAD for m in shown) <= 40
     assert [m.content for m in shown[1:]] == ["question 5", "Answer 5.", "last question"]
+
+
+def test_what_is_kept_begins_alike_for_many_turns():
+    """What a model has read of a prompt serves the next one, as long as that begins with it."""
+    talk, prompts = make(max_tokens=207), []
+    for turn in range(100):
+        talk.add_user(f"question {turn}")
+        prompts.append(talk.messages())
+        talk.add_assistant(f"Answer {turn}.")
+    costs = [sum(words(m.content) + MESSAGE_OVERHEAD for m in prompt[1:]) for prompt in prompts]
+    assert max(costs) <= 200
+    assert min(costs[20:]) > 200 - 100 - 2 * (2 + MESSAGE_OVERHEAD)
+    anew = sum(after[: len(before)] != before for before, after in pairwise(prompts))
+    assert anew <= 100 * 14 / 100  # a budget's half lasts for seven turns
 
 
 def test_a_turn_beyond_the_budget_keeps_its_end():
