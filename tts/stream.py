@@ -346,9 +346,9 @@ class SyncSpeechStream:
         return None
 
     def _num_affordable(self, in_hand_s: float) -> int:
-        """Chunks that a pass may make: no more sound than is in hand, so that even one that takes as long is in time."""
+        """Chunks that a pass may make: half of the sound that is in hand, so that one that takes twice as long is in time."""
         chunk_s = self._flow.config.chunk_tokens * SAMPLES_PER_TOKEN / SAMPLE_RATE
-        return int(min(max(in_hand_s / chunk_s, 1), MOST_CHUNKS))
+        return int(min(max(in_hand_s / (2 * chunk_s), 1), MOST_CHUNKS))
 
     @torch.inference_mode()
     def _decode(self, began: float, num_tokens: int, *, last: bool = False) -> PcmChunk:
