@@ -75,8 +75,8 @@ class SynthesisStream(Protocol):
     def step(self, in_hand_s: float = 0.0) -> SpeechStep | PcmChunk | None:
         """Do one unit of work; None when it waits for text (or is done).
 
-        `in_hand_s`: seconds of this utterance that its listener has yet to hear. As much may be made in one pass, which
-        takes less computing than as many passes; it changes nothing of what is made.
+        `in_hand_s`: seconds of this utterance that its listener has yet to hear. The more, the more sound may be made in one
+        pass, which takes less computing than several passes; it changes nothing of what is said.
         """
         ...
 

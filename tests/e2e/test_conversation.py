@@ -26,7 +26,7 @@ from tests.fakes import (
     silence,
     user_says,
 )
-from tts.base import SAMPLE_RATE
+from tts.base import SAMPLE_RATE, PcmChunk
 
 OPTIONS = SessionOptions(
     max_ahead_s=2.0,
@@ -138,6 +138,22 @@ def test_a_voice_that_waits_for_the_whole_text_gets_it_from_a_paced_model():
     (trace,) = talk.traces
     assert trace.heard == SLOW_REPLY
     assert trace.marks.llm_done < trace.marks.speech_steps[0].at
+
+
+def test_the_voice_is_told_how_much_of_it_is_in_hand():
+    told = []
+
+    class Listening(ScriptedSpeech):
+        def step(self, in_hand_s=0.0):
+            made = super().step(in_hand_s)
+            told.append((in_hand_s, isinstance(made, PcmChunk)))
+            return made
+
+    talk = Talk(user_says("hello", 0.2, 1.0), ScriptedChat(SLOW_REPLY), seconds=1.5, speech=Listening)
+    first = next(index for index, (_, is_chunk) in enumerate(told) if is_chunk)
+    assert all(in_hand_s <= 0 for in_hand_s, _ in told[: first + 1])
+    longest = sum(chunk.num_samples for chunk in talk.traces[0].marks.decoder_chunks) / SAMPLE_RATE
+    assert 0 < max(in_hand_s for in_hand_s, _ in told) <= longest
 
 
 def test_the_delays_of_the_parts_are_the_waterfall():

@@ -83,6 +83,8 @@ def test_words_read_in_the_first_silence_prepare_the_reply_until_more_of_them_co
     assert turns.on(SpeechResumed()) == [Drop()]
     assert turns.on(SpeechPaused(text="what is the time", complete=True)) == [Prepare("what is the time")]
     assert turns.on(SpeechPaused(text="what is the time of", complete=False)) == [Drop()]
+    assert turns.on(SpeechEnded(at=1600, text="what is the time of", complete=False)) == []
+    assert turns.on(SpeechPaused(text="what is the time of", complete=True)) == [Prepare("what is the time of")]
     assert turns.state is State.USER_SPEAKING
 
 
