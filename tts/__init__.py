@@ -78,7 +78,7 @@ def load_vocoder(config: TtsConfig, device: str) -> "Vocoder":
     from tts import precision, public
 
     vocoder = public.load(public.VOCODER, _folder(config.vocoder, "vocoder"), device=device)
-    return precision.lower(vocoder, precision.resolve(config.dtype, device))
+    return precision.lower(vocoder, precision.resolve(config.dtype, device)).pack()
 
 
 def load_speech_tokenizer(config: TtsConfig, device: str = "cpu") -> "SpeechTokenizer":

@@ -227,6 +227,14 @@ class Vocoder(nn.Module):
                 parametrize.remove_parametrizations(layer, "weight")
         return self
 
+    def pack(self) -> "Vocoder":
+        """Lay the weights out anew where a CPU computes in float32; in place, for inference only."""
+        weight = self._up_weight
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            for layer in self._streaming:
+                layer.pack()
+        return self
+
     def initial_state(
         self, batch: int = 1, *, seed: int = 0, left_context: int = 19, right_context: int = 18
     ) -> VocoderState:
@@ -336,7 +344,7 @@ class Vocoder(nn.Module):
                     x = functional.pad(x, (1, 0), mode="reflect")
                 x = x.float() + self.source_resblocks[i](self.source_downs[i](source_BFK, state).float(), state)
                 blocks = self.resblocks[i * per_stage : (i + 1) * per_stage]
-                x = torch.stack([block(x, state) for block in blocks]).mean(0)
+                x = sum(block(x, state) for block in blocks) / per_stage
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 phases would be a noise floor of -48 dB
             out = self.conv_post(functional.leaky_relu(x.float()), state)
         size, phase = out.chunk(2, dim=1)

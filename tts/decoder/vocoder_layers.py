@@ -43,8 +43,24 @@ def extend(past: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return joined
 
 
+def products(x_BCT: torch.Tensor, taps_KOC: torch.Tensor, bias_O: torch.Tensor, spacing: int = 1) -> torch.Tensor:
+    """A convolution as a matrix product per tap, `spacing` frames apart: (B, C, T) -> (B, O, T - (K - 1) * spacing).
+
+    For the frames of a chunk and up to 128 channels, a CPU takes 0.6 times as long for these as for a convolution call,
+    which brings weights and frames into layouts of its own each time.
+    """
+    count = x_BCT.shape[2] - (len(taps_KOC) - 1) * spacing
+    out_BOT = bias_O[:, None].repeat(len(x_BCT), 1, count)
+    for x_CT, out_OT in zip(x_BCT, out_BOT, strict=True):
+        for place, tap_OC in enumerate(taps_KOC):
+            out_OT.addmm_(tap_OC, x_CT.narrow(1, place * spacing, count))
+    return out_BOT
+
+
 class Conv(nn.Conv1d):
     """1-D convolution: centred as in the public weights, or causal with its last inputs kept in a `CausalState`."""
+
+    taps_KOC: torch.Tensor | None  # weights as `products` takes them; with a stride s, C channels of s frames each
 
     def __init__(
         self,
@@ -59,9 +75,16 @@ class Conv(nn.Conv1d):
     ) -> None:
         centred = stride // 2 if stride > 1 else dilation * (kernel - 1) // 2
         super().__init__(inputs, outputs, kernel, stride, 0 if causal else centred, dilation)
+        self._centred = (0 if causal else centred,)
         self.history = dilation * (kernel - 1) + 1 - stride if causal else 0
         self.lookahead = lookahead
         self.slot = -1  # index into CausalState.past, given by the vocoder
+        self.register_buffer("taps_KOC", None, persistent=False)
+
+    def pack(self) -> None:
+        """Compute by `products` from now on, with the weights as they are."""
+        in_strides_OCKS = self.weight.detach().unflatten(2, (-1, self.stride[0]))
+        self.taps_KOC = in_strides_OCKS.permute(2, 0, 1, 3).flatten(2).contiguous()
 
     def forward(self, x_BCT: torch.Tensor, state: CausalState | None = None) -> torch.Tensor:
         """(B, C, T) -> (B, C', T / stride); with a state, `lookahead` frames late."""
@@ -71,11 +94,21 @@ class Conv(nn.Conv1d):
             x_BCT = functional.pad(x_BCT, (self.history - self.lookahead, self.lookahead))
         if x_BCT.shape[2] <= self.history:  # a chunk shorter than the look-ahead
             return x_BCT.new_zeros(x_BCT.shape[0], self.out_channels, 0)
-        return super().forward(x_BCT)
+        return super().forward(x_BCT) if self.taps_KOC is None else self._packed(x_BCT, self.taps_KOC)
+
+    def _packed(self, x_BCT: torch.Tensor, taps_KOC: torch.Tensor) -> torch.Tensor:
+        x_BCT, stride = functional.pad(x_BCT, 2 * self._centred), self.stride[0]
+        if stride > 1:
+            whole = x_BCT.shape[2] // stride * stride
+            x_BCT = x_BCT[..., :whole].unflatten(2, (-1, stride)).transpose(2, 3).flatten(1, 2)
+        assert self.bias is not None
+        return products(x_BCT, taps_KOC, self.bias, self.dilation[0])
 
 
 class Upsample(nn.ConvTranspose1d):
     """Transposed convolution that multiplies the rate by `rate`; causal: its right end is cut."""
+
+    taps_KOC: torch.Tensor | None  # causal weights as `products` takes them: `rate` frames of every output channel
 
     def __init__(self, inputs: int, outputs: int, kernel: int, rate: int, *, causal: bool) -> None:
         super().__init__(inputs, outputs, kernel, rate, 0 if causal else (kernel - rate) // 2)
@@ -83,15 +116,32 @@ class Upsample(nn.ConvTranspose1d):
         self.history = (kernel - 1) // rate if causal else 0  # inputs that still reach into later outputs
         self.slot = -1
         self.causal = causal
+        self.register_buffer("taps_KOC", None, persistent=False)
+
+    def pack(self) -> None:
+        """Compute by `products` from now on, with the weights as they are; causal layers only, others stay."""
+        if not self.causal:
+            return
+        num_taps = self.history + 1
+        weight_IOK = functional.pad(self.weight.detach(), (0, num_taps * self.rate - self.weight.shape[2]))
+        by_delay_KORI = weight_IOK.unflatten(2, (num_taps, self.rate)).permute(2, 1, 3, 0)
+        self.taps_KOC = by_delay_KORI.flip(0).flatten(1, 2).contiguous()
 
     def forward(self, x_BCT: torch.Tensor, state: CausalState | None = None) -> torch.Tensor:  # type: ignore[override]
         """(B, C, T) -> (B, C', T * rate)."""
         if not self.causal:
             return super().forward(x_BCT)
-        num_frames, start = x_BCT.shape[2], 0
+        num_frames = x_BCT.shape[2]
         if state is not None:
-            x_BCT, start = extend(state.past[self.slot], x_BCT), self.history * self.rate
-        return super().forward(x_BCT)[..., start : start + num_frames * self.rate]
+            x_BCT = extend(state.past[self.slot], x_BCT)
+        elif self.history:
+            x_BCT = functional.pad(x_BCT, (self.history, 0))
+        if self.taps_KOC is None:
+            start = self.history * self.rate
+            return super().forward(x_BCT)[..., start : start + num_frames * self.rate]
+        assert self.bias is not None
+        out_BRT = products(x_BCT, self.taps_KOC, self.bias.repeat_interleave(self.rate))
+        return out_BRT.unflatten(1, (-1, self.rate)).transpose(2, 3).flatten(2)
 
 
 class Snake(nn.Module):
@@ -104,7 +154,7 @@ class Snake(nn.Module):
     def forward(self, x_BCT: torch.Tensor) -> torch.Tensor:
         """Any shape (B, C, T) to the same."""
         alpha = self.alpha.to(x_BCT.dtype)[:, None]
-        return torch.addcmul(x_BCT, torch.sin(alpha * x_BCT).square(), (alpha + 1e-9).reciprocal())
+        return torch.addcmul(x_BCT, (alpha * x_BCT).sin_().square_(), (alpha + 1e-9).reciprocal())
 
 
 class ResBlock(nn.Module):
