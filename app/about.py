@@ -45,6 +45,28 @@ def about(config: AppConfig, **values: Any) -> dict[str, Any]:
     }
 
 
+class HostShare:
+    """How much of the cores' work time the host of a virtual machine took for others, from the making of this on."""
+
+    def __init__(self) -> None:
+        self._began = _core_times()
+
+    def taken(self) -> float:
+        """The share, 0 to 1; 0 where the system does not tell. Of the time in which a core had work, here or waiting."""
+        worked, stolen = (now - then for now, then in zip(_core_times(), self._began, strict=True))
+        return stolen / (worked + stolen) if stolen else 0.0
+
+
+def _core_times() -> tuple[int, int]:
+    """Ticks in which all cores worked, and in which they had work and were taken away; see proc(5)."""
+    try:
+        ticks = [int(value) for value in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return 0, 0
+    user, nice, system, _idle, _waiting, hardware, software, stolen = ticks[:8]
+    return user + nice + system + hardware + software, stolen
+
+
 def process_age_s() -> float:
     """Seconds since this process was started, the interpreter's own start included."""
     try:

@@ -78,4 +78,4 @@ class LiveDevice:
 
 def level(samples: np.ndarray) -> float:
     """Root mean square of samples in [-1, 1]."""
-    return float(np.sqrt(np.mean(np.square(samples)))) if len(samples) else 0.0
+    return float(np.sqrt(np.dot(samples, samples) / len(samples))) if len(samples) else 0.0

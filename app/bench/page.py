@@ -39,7 +39,12 @@ def facts(values: dict[str, Any]) -> list[str]:
         + ", ".join(f"{name} {number}" for name, number in about["packages"].items()),
         f"Pace: {about['pace']}; {about['sessions']} conversation(s) at a time; {about['cases']} cases ({about['set']}), "
         f"{about['repeats']} time(s) each; peak memory {about['peak_memory_gib']:.2f} GiB"
-        + (f", GPU {about['gpu_peak_memory_gib']:.2f} GiB" if about.get("gpu_peak_memory_gib") else ""),
+        + (f", GPU {about['gpu_peak_memory_gib']:.2f} GiB" if about.get("gpu_peak_memory_gib") else "")
+        + (
+            f"; the machine's host took {100 * about['host_took']:.0f} % of the cores' work time"
+            if "host_took" in about
+            else ""
+        ),
     ]
     for name, variant in values["variants"].items():
         used = ", ".join(f"{key} {value}" for key, value in variant["weights"].items())

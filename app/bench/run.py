@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.about import about
+from app.about import HostShare, about
 from app.ask import peak_memory_gib
 from app.assemble import prepare_process
 from app.bench import baseline, cases, metrics, page, pauses, simulate, summary, words
@@ -130,14 +130,17 @@ def run(options: argparse.Namespace) -> int:
     )
     results = [Results(variant=variant) for variant in variants]
     loader = Loader(simulation, options.sessions)
+    host = HostShare()
     try:
         measure(bench, loader, chosen, results)
+        host_took = host.taken()
         check = compare_paces(bench, chosen, results[0], options.check) if options.virtual and options.check else None
         if options.wer and not simulation.speech:
             judge_speech(bench, results)
     finally:
         loader.close()
     values = report_values(bench, results, chosen, "built-in" if options.cases is None else str(options.cases))
+    values["about"]["host_took"] = host_took
     values["check"] = check
     if before is not None:
         values["baseline"] = baseline.slower(values, before)

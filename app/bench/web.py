@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.about import about
+from app.about import HostShare, about
 from app.assemble import speaking_threads
 from app.bench.acoustic import user_spans
 from app.bench.cases import CLIP_HZ, Case, built_in
@@ -240,7 +240,7 @@ async def serving(options: argparse.Namespace) -> AsyncIterator[tuple[int, int]]
 
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     async with serving(options) as (port, pid):
-        began, cpu = time.perf_counter(), _cpu_s(pid)
+        began, cpu, host = time.perf_counter(), _cpu_s(pid), HostShare()
         people = await visit_all(port, options.sessions, options.turns)
         wall_s = time.perf_counter() - began
         return {
@@ -248,6 +248,7 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
             "trouble": [trouble for _, trouble in people],
             "wall_s": wall_s,
             "server_cpu_s": _cpu_s(pid) - cpu,
+            "host_took": host.taken(),
             "server_peak_mib": _peak_mib(pid),
         }
 
@@ -297,7 +298,8 @@ def page(values: dict[str, Any]) -> str:
             "",
             *(f"Person {index + 1}: {trouble}\n" for index, trouble in enumerate(found["trouble"]) if trouble),
             f"{spoken:.0f} s of speech in {found['wall_s']:.0f} s; the server took {found['server_cpu_s']:.0f} s of CPU "
-            f"({found['server_cpu_s'] / max(spoken, 1e-9):.2f} per spoken second) and {found['server_peak_mib']:.0f} MiB.",
+            f"({found['server_cpu_s'] / max(spoken, 1e-9):.2f} per spoken second) and {found['server_peak_mib']:.0f} MiB. "
+            f"The host of this (virtual) machine took {100 * found['host_took']:.0f} % of the cores' work time for others.",
             "",
         ]
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from app.about import HostShare
 from app.bench.cases import CLIP_HZ, Case
 from app.bench.web import HZ, Answer, Playback, Visitor, page, questions
 from tests.fakes import ScriptedChat, user_says
@@ -65,6 +66,7 @@ def test_the_report_has_a_line_for_each_person():
         "server_cpu_s": 3.0,
         "speaking_threads": 2,
         "server_peak_mib": 700.0,
+        "host_took": 0.25,
         "trouble": [None, "the connection broke"],
     }
     told = page({"about": {"machine": "a machine", "load": (1.0, 2.0)}, "figures": figures})
@@ -72,6 +74,7 @@ def test_the_report_has_a_line_for_each_person():
     assert "| 2 | 0 of 1 | 0 | 0 of 1 | none | 2 | 0 |" in told
     assert "2 thread(s) for the voice" in told
     assert "Person 2: the connection broke" in told
+    assert "took 25 % of the cores' work time" in told
 
 
 async def test_a_visitor_whose_connection_breaks_says_so():
@@ -87,3 +90,15 @@ async def test_a_visitor_whose_connection_breaks_says_so():
     assert len(answers) == 1
     assert answers[0].voice_to_voice_s is None
     assert "the connection broke" in visitor.trouble
+
+
+def test_what_the_host_takes_is_a_share_of_the_time_in_which_there_was_work(monkeypatch):
+    times = iter([(100, 10), (160, 30), (160, 10)])
+    monkeypatch.setattr("app.about._core_times", lambda: next(times))
+    host = HostShare()
+    assert host.taken() == 0.25
+    assert host.taken() == 0.0
+
+
+def test_the_host_takes_no_more_than_all():
+    assert 0.0 <= HostShare().taken() <= 1.0
