@@ -43,10 +43,10 @@ class Plan:
         return [f"{amounts} GiB", f"{self.needed:.1f} of {self.total:.1f} GiB: {verdict}"]
 
 
-def plan(total: float, *, asr: float, tts: float, llm: float, speech_cache: float) -> Plan:
-    """Share `total` GiB out, given the weights of each model and the decoder's cache, in GiB."""
+def plan(total: float, *, asr: float, tts: float, llm: float, speech_cache: float, processes: int = 1) -> Plan:
+    """Share `total` GiB out among `processes`, given the weights of each model and the decoder's cache, in GiB."""
     fixed = {
-        "CUDA": _CONTEXT_GIB,
+        "CUDA": processes * _CONTEXT_GIB,
         "recogniser": asr + _ASR_GIB,
         "voice": tts + _TTS_GIB,
         "voice's cache": speech_cache,
@@ -90,7 +90,7 @@ def plan_for(config: AppConfig, total: float, conversations: int = 1) -> Plan:
         conversations=conversations,
         number_bytes=resolve(config.tts.dtype, config.runtime.device).itemsize,
     )
-    return plan(total, speech_cache=cache, **weights)
+    return plan(total, speech_cache=cache, processes=2 if config.llm.vllm_process == "child" else 1, **weights)
 
 
 def total_gib(device: str) -> float | None:

@@ -132,6 +132,9 @@ class LlmConfig:
         "http://127.0.0.1:8000/v1", "server that speaks OpenAI's protocol, such as `vllm serve` (openai only)"
     )
     model: str = knob(BUNDLED, "bundled, a folder, or the name of a Qwen instruct model on a hub")
+    vllm_process: Literal["own", "child"] = knob(
+        "own", "where vLLM computes: in this process, or in a child that this process's interpreter lock cannot delay"
+    )
     gpu_share: float = knob(
         0.0,
         "share of the GPU's memory for vLLM; 0 leaves to recogniser and voice what they need (see `launch.py doctor`)",
@@ -218,6 +221,7 @@ class TtsConfig:
         0, "further passes over a step's speech tokens, 0 to 3: slower, the surest ones stay (syncspeech only)"
     )
     duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
+    cuda_graphs: bool = knob(True, "on a GPU, start what repeats in the voice by CUDA graphs, recorded at the start")
     num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
     flow_guidance: float = knob(
         -1.0,

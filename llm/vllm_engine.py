@@ -1,7 +1,9 @@
-"""Qwen on vLLM inside our process: vLLM's synchronous engine, stepped by one thread of ours.
+"""Qwen on vLLM, in one of two homes (`llm.vllm_process`), each owned by one thread of ours.
 
-The thread owns the engine: it builds it, runs what is put into its inbox, and steps as long as a request is unfinished.
-Tokens come back as ids; the text is made here, so that it never breaks inside a character.
+`own`: vLLM's synchronous engine in this process; the thread runs what is put into its inbox, and steps as long as a request
+is unfinished. `child`: vLLM's AsyncLLM, whose engine core computes in a process of its own, which this process's interpreter
+lock cannot delay; the thread runs its event loop. Tokens come back as ids; the text is made here, so that it never breaks
+inside a character.
 """
 
 import asyncio
@@ -28,6 +30,7 @@ _ENVIRONMENT = {
     "VLLM_HOST_IP": "127.0.0.1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # a fork of a process with threads may hang
 }
 _LARGE = 200_000_000  # parameters; smaller models are computed in float32 on a CPU
 _WORKSPACE_GIB, _KV_CACHE_GIB = 2.0, 3.0  # what the engine may take on a GPU beside the weights
@@ -54,7 +57,10 @@ class VllmChat:
             int(values["max_position_embeddings"]), 2 * (config.max_context_tokens + config.max_reply_tokens)
         )
         self._numbers = itertools.count()
-        self._stepper = _Stepper(lambda: _engine(directory, device, self._max_positions, config.gpu_share))
+        home = _Child if config.vllm_process == "child" else _Stepper
+        self._home: _Stepper | _Child = home(
+            lambda: _arguments(directory, device, self._max_positions, config.gpu_share)
+        )
 
     @property
     def vocabulary_id(self) -> str:
@@ -80,7 +86,7 @@ class VllmChat:
 
     def close(self) -> None:
         """Stop the thread and the engine."""
-        self._stepper.close()
+        self._home.close()
 
     async def _generate(
         self, prompt: list[int], max_tokens: int, temperature: float | None
@@ -111,7 +117,7 @@ class VllmChat:
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
         detokenizer = self._vocabulary.detokenizer()
-        self._stepper.begin(name, prompt, parameters, emit)
+        self._home.begin(name, prompt, parameters, emit)
         try:
             finished = False
             while not finished:
@@ -123,18 +129,19 @@ class VllmChat:
                     if token not in self._vocabulary.stop_ids:
                         yield TextToken(token, detokenizer.push(token))
         finally:
-            self._stepper.abort(name)
+            self._home.abort(name)
 
 
 class _Stepper:
-    """The thread that owns an engine."""
+    """The thread that owns an engine in this process."""
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+    def __init__(self, arguments: Callable[[], dict[str, Any]]) -> None:
+        """Raises ChatModelError."""
         self._inbox: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._receivers: dict[str, _Emit] = {}
         self._broken: Exception | None = None
         built: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(build, built), name="llm", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(arguments, built), name="llm", daemon=True)
         self._thread.start()
         built.result()
 
@@ -166,9 +173,9 @@ class _Stepper:
         self._inbox.put(None)
         self._thread.join(timeout=30)
 
-    def _run(self, build: Callable[[], Any], built: "Future[None]") -> None:
+    def _run(self, arguments: Callable[[], dict[str, Any]], built: "Future[None]") -> None:
         try:
-            engine = build()
+            engine = _build("LLMEngine", arguments)
         except Exception as error:
             built.set_exception(error)
             return
@@ -210,31 +217,102 @@ class _Stepper:
         self._receivers.clear()
 
 
-def _engine(directory: Path, device: str, max_positions: int, gpu_share: float) -> Any:
-    """Build vLLM's engine. Raises ChatModelError."""
+class _Child:
+    """The thread that owns an engine whose core lives in a child process."""
+
+    def __init__(self, arguments: Callable[[], dict[str, Any]]) -> None:
+        """Raises ChatModelError."""
+        self._replies: dict[str, asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
+        self._thread.start()
+        try:
+            self._engine = asyncio.run_coroutine_threadsafe(self._build(arguments), self._loop).result()
+        except BaseException:
+            self._end()
+            raise
+
+    @staticmethod
+    async def _build(arguments: Callable[[], dict[str, Any]]) -> Any:
+        return _build("AsyncLLM", arguments)
+
+    def begin(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
+        """Start a request; its tokens go to `emit`, called on this thread."""
+
+        def start() -> None:
+            self._replies[name] = self._loop.create_task(self._reply(name, prompt, parameters, emit))
+
+        self._loop.call_soon_threadsafe(start)
+
+    async def _reply(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
+        from vllm import TokensPrompt
+
+        try:
+            async for output in self._engine.generate(TokensPrompt(prompt_token_ids=prompt), parameters, name):
+                emit((list(output.outputs[0].token_ids), output.finished))
+        except Exception as error:
+            emit(error)
+        finally:
+            del self._replies[name]
+
+    def abort(self, name: str) -> None:
+        """Drop a request; nothing happens when it is over."""
+
+        def stop() -> None:
+            if name in self._replies:
+                self._replies[name].cancel()  # upon which AsyncLLM aborts it in its core
+
+        self._loop.call_soon_threadsafe(stop)
+
+    def close(self) -> None:
+        """End the child and the thread."""
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result(timeout=30)
+        self._end()
+
+    async def _shut_down(self) -> None:
+        for reply in self._replies.values():
+            reply.cancel()
+        await asyncio.gather(*self._replies.values(), return_exceptions=True)
+        self._engine.shutdown()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=30)
+        self._loop.close()
+
+
+def _build(kind: str, arguments: Callable[[], dict[str, Any]]) -> Any:
+    """Make an `LLMEngine` or an `AsyncLLM`. Raises ChatModelError."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from vllm.engine.arg_utils import EngineArgs
+    from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.llm_engine import LLMEngine
 
+    values = arguments()
+    try:
+        if kind == "AsyncLLM":
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**values))
+        return LLMEngine.from_engine_args(EngineArgs(**values))
+    except Exception as error:  # vLLM raises what its many parts raise
+        raise ChatModelError(f"vLLM cannot load {values['model']}: {type(error).__name__}: {error}") from error
+
+
+def _arguments(directory: Path, device: str, max_positions: int, gpu_share: float) -> dict[str, Any]:
+    """What either engine is made with."""
     on_cpu = device == "cpu"
     small = folder.num_parameters(directory) < _LARGE
-    values: dict[str, Any] = {} if on_cpu else {"gpu_memory_utilization": gpu_share or _gpu_share(directory, device)}
-    try:
-        return LLMEngine.from_engine_args(
-            EngineArgs(
-                model=str(directory),
-                dtype="float32" if on_cpu and small else "bfloat16",
-                max_model_len=max_positions,
-                max_num_seqs=_MAX_REQUESTS,
-                enforce_eager=on_cpu,
-                skip_tokenizer_init=True,
-                disable_log_stats=True,
-                **values,
-            )
-        )
-    except Exception as error:  # vLLM raises what its many parts raise
-        raise ChatModelError(f"vLLM cannot load {directory}: {type(error).__name__}: {error}") from error
+    memory = {} if on_cpu else {"gpu_memory_utilization": gpu_share or _gpu_share(directory, device)}
+    return {
+        "model": str(directory),
+        "dtype": "float32" if on_cpu and small else "bfloat16",
+        "max_model_len": max_positions,
+        "max_num_seqs": _MAX_REQUESTS,
+        "enforce_eager": on_cpu,
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        **memory,
+    }
 
 
 def _gpu_share(directory: Path, device: str) -> float:

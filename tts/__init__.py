@@ -59,6 +59,7 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
             flow_temperature=config.flow_temperature,
             first_chunks=config.first_chunks,
             match_timbre=config.match_timbre,
+            cuda_graphs=config.cuda_graphs,
             language=config.language,
             seed=config.seed,
         ),
@@ -173,6 +174,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         begin=begin,
         begin_given=begin,
         read_prompt=read_prompt,
+        use_graphs=model.use_graphs,
     )
     return made, vocabulary
 
@@ -203,7 +205,10 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         return InterleavedDecoder(model, DecodeOptions(seed=config.seed), drafter=drafter)
 
     made = TextToToken(
-        vocabulary_id=model.config.vocabulary_id, num_speech_tokens=model.config.num_speech_tokens, begin=begin
+        vocabulary_id=model.config.vocabulary_id,
+        num_speech_tokens=model.config.num_speech_tokens,
+        begin=begin,
+        use_graphs=lambda capture: model.use_graphs(capture, num_positions=(1, chosen.nodes) if drafter else (1,)),
     )
     return made, folder / "tokenizer.json" if file is None else file.parent / public.TEXT_FOLDER
 

@@ -26,6 +26,7 @@ from tts.base import (
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
+from tts.modules.graphs import Capture, CudaCapture
 from tts.text import SpokenStream, SpokenToken
 from tts.text_to_token import TextToToken, TokenDecoder
 from tts.timbre import Timbre, difference
@@ -50,6 +51,7 @@ class StreamOptions:
     flow_guidance: float | None = None  # strength of classifier-free guidance; None: as the weights were made for
     flow_temperature: float = 1.0
     first_chunks: tuple[int, ...] = ()  # speech tokens of the chunks that every utterance begins with
+    cuda_graphs: bool = True  # on a GPU, record what repeats when warming up
     match_timbre: bool = False  # give every frame what the decoder loses of the voice's timbre
     language: str = "en"
     seed: int = 0
@@ -223,7 +225,19 @@ class SyncSpeech:
         return self.vocode(self.decode(tokens, voice)) if len(tokens) else np.zeros(0, np.float32)
 
     def warm_up(self) -> None:
-        """Speak a sentence into the void, so that the first turn is as fast as the tenth."""
+        """Speak into the void, so that the first turn is as fast as the tenth; by the thread that will speak."""
+        self._say_into_the_void()
+        if self._device.type == "cuda" and self._options.cuda_graphs:
+            self.use_graphs()
+            self._say_into_the_void()
+
+    def use_graphs(self, capture: Callable[[], Capture] = CudaCapture) -> None:
+        """Record what repeats, and run it by these recordings from now on, in this thread: a GPU waits for no launches."""
+        self._flow.use_graphs(self._default.state, capture)
+        if self._text_to_token.use_graphs is not None:
+            self._text_to_token.use_graphs(capture)
+
+    def _say_into_the_void(self) -> None:
         stream = self.stream(share_ids=False)
         stream.push(0, WARM_UP_TEXT)
         stream.finish()

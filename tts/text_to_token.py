@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tts.base import TwoPass
+from tts.modules.graphs import Capture
 from tts.voice import Reference
 
 
@@ -69,3 +70,5 @@ class TextToToken:
     # the same behind a prompt that `read_prompt` made (or None), in two passes (or None: in one); None: it has no durations
     begin_given: Callable[[float, int | None, Any, TwoPass | None], TokenDecoder] | None = None
     read_prompt: ReadPrompt | None = None  # None: the model takes no prompt
+    # record its steps as CUDA graphs, for the thread that calls; None: it has none
+    use_graphs: Callable[[Callable[[], Capture]], None] | None = None

@@ -96,7 +96,10 @@ class Chain:
 def build(
     sizes: Sizes, config: TtsConfig, device: torch.device, *, num_conversations: int, graphs: bool, dtype: torch.dtype
 ) -> Chain:
-    """Make every model. `config`: text-to-token model, flow steps, guidance, types of numbers; `dtype`: the writer's."""
+    """Make every model. `config`: text-to-token model, flow steps, guidance, types of numbers; `dtype`: the writer's.
+
+    `graphs`: CUDA graphs, of the writer from now on, of the voice once it was warmed up.
+    """
     torch.manual_seed(0)
     recogniser_model = _recogniser(sizes, device)
     text_to_token, model = _text_to_token(sizes, config, device)
@@ -123,6 +126,7 @@ def build(
             flow_guidance=None if config.flow_guidance < 0 else config.flow_guidance,
             flow_temperature=config.flow_temperature,
             first_chunks=config.first_chunks,
+            cuda_graphs=graphs,
         ),
     )
     return Chain(
@@ -161,6 +165,7 @@ def _text_to_token(sizes: Sizes, config: TtsConfig, device: torch.device) -> tup
             vocabulary_id="",
             num_speech_tokens=shape.num_speech_tokens,
             begin=lambda _speed, _lookahead: InterleavedDecoder(speaker, length),
+            use_graphs=speaker.use_graphs,
         )
         return made, speaker
     tmt = Tmt(sizes.tmt).eval().requires_grad_(False)
@@ -170,6 +175,7 @@ def _text_to_token(sizes: Sizes, config: TtsConfig, device: torch.device) -> tup
         vocabulary_id="",
         num_speech_tokens=sizes.tmt.num_speech_tokens,
         begin=lambda _speed, lookahead: TmtDecoder(placed, TmtOptions(lookahead=lookahead, top_k=NUM_DURATIONS)),
+        use_graphs=placed.use_graphs,
     )
     return made, placed
 

@@ -186,6 +186,8 @@ def trained(device: torch.device, config: TtsConfig, *, grid: Sequence[int], pap
     text = [token for token, _ in vocabulary.encode(TEXT)]
     plain = published(paper, device, tmt.config) if paper else as_published(tmt)
 
+    record(tmt, model, [config.interleaved.nodes, *grid])
+
     def drafted(name: str, chosen: InterleavedTtsConfig) -> Contestant:
         drafter = Drafter(
             heads,
@@ -216,6 +218,13 @@ def trained(device: torch.device, config: TtsConfig, *, grid: Sequence[int], pap
     ]
     contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads, grid)]
     return Field(contestants=contestants, text=np.array(text, np.int64), vocabulary=vocabulary)
+
+
+def record(tmt: Tmt, model: InterleavedLm, nodes: Sequence[int]) -> None:
+    """CUDA graphs of both models' steps, and of the baseline's passes over trees, where there is a GPU."""
+    if tmt.embedding.weight.is_cuda:
+        tmt.use_graphs()
+        model.use_graphs(num_positions=(1, *nodes))
 
 
 def variants(
@@ -250,6 +259,7 @@ def untrained(
     drafter = Rehearsed(heads.to(device), chosen)
     tmt, model = tmt.to(device), model.to(device)
     paper, durations = as_published(tmt), TmtOptions(top_k=NUM_DURATIONS)
+    record(tmt, model, [chosen.nodes])
     length = DecodeOptions(min_ratio=SPEECH_PER_TEXT, max_ratio=SPEECH_PER_TEXT)
     planned = replace(length, choose=drafter.choose)
     return Field(

@@ -57,6 +57,7 @@ async def _hold(
     speaking = Worker("tts", first)
     room = _Room(chain, writing, hearing, speaking, question, text)
     try:
+        await speaking.run(chain.synthesizer.warm_up)
         held = await asyncio.gather(*(room.converse(slot, count, num_turns) for slot in range(count)))
     finally:
         for thread in (writing, hearing, speaking):

@@ -78,12 +78,21 @@ def measured(
     chain: Chain, config: AppConfig, options: argparse.Namespace, levels: Sequence[int], device: torch.device
 ) -> dict[str, Any]:
     """All figures."""
+    times: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+
+    def time_stages(stages: Stages) -> None:
+        for name, work in stages.items():
+            times[name], counts[name] = alone(work, device, options.repeats), launches(work, device)
+
+    time_stages(stages_of(chain, options, device))
     chain.synthesizer.warm_up()
-    stages = stages_of(chain, options, device)
+    if chain.writer.has_graphs:
+        time_stages(recorded_stages(chain, options, device))
     values: dict[str, Any] = {
         "weights_gib": chain.weights_gib,
-        "stages": {name: alone(work, device, options.repeats) for name, work in stages.items()},
-        "launches": {name: launches(work, device) for name, work in stages.items()},
+        "stages": times,
+        "launches": counts,
         "voice": voice(chain, options),
         "conversations": {},
     }
@@ -156,13 +165,18 @@ def stages_of(chain: Chain, options: argparse.Namespace, device: torch.device) -
         f"recogniser, {options.question_s:g} s": partial(chain.recognizer.transcribe, question(options)),
         f"language model, first token ({chain.writer.config.num_new} new)": partial(chain.writer.begin, 0),
         "language model, next token": partial(chain.writer.step, 1, graph=False),
-        **(
-            {"language model, next token, CUDA graph": partial(chain.writer.step, 1)} if chain.writer.has_graphs else {}
-        ),
         "text to token, one step": spoken.step,
         f"flow decoder, one chunk ({size} tokens)": decode,
         f"vocoder, one chunk ({2 * size} frames)": vocode,
     }
+
+
+def recorded_stages(chain: Chain, options: argparse.Namespace, device: torch.device) -> Stages:
+    """Those of which there are CUDA graphs, by these."""
+    stages = stages_of(chain, options, device)
+    stages["language model, next token"] = partial(chain.writer.step, 1)
+    kept = ("language model, next token", "text to token", "flow decoder")
+    return {f"{name}, CUDA graphs": work for name, work in stages.items() if name.startswith(kept)}
 
 
 class Speaking:

@@ -26,13 +26,13 @@ def _head(values: Mapping[str, Any]) -> list[str]:
     run = values["about"]
     tts, packages = run["config"]["tts"], run["packages"]
     guidance = "as the weights say" if tts["flow_guidance"] < 0 else f"{tts['flow_guidance']:g}"
-    graphs = "of the language model's step" if run["graphs"] else "off"
+    graphs = "of the language model's step, the text-to-token model's and the flow's" if run["graphs"] else "off"
     return [
         f"# The chain with random weights, {run['size']} size",
         "",
         f"{run['device']}; {run['machine']}; torch {packages['torch']}. Random weights, scripted text and durations. "
         f"Text to token: {run['backend']}; {tts['num_flow_steps']} flow steps, guidance {guidance}; numbers: language model "
-        f"{run['dtype']['language model']}, voice {run['dtype']['voice']}; CUDA graphs: {graphs}, none in the voice; "
+        f"{run['dtype']['language model']}, voice {run['dtype']['voice']}; CUDA graphs: {graphs}; "
         f"CUDA streams: {run['streams']}. "
         f"Questions of {run['question_s']:g} s, replies of {run['reply_tokens']} text tokens.",
         "",

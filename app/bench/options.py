@@ -193,7 +193,10 @@ def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
         "--backend", choices=("syncspeech", "interleaved"), default="syncspeech", help="text-to-token model"
     )
     whole.add_argument(
-        "--graphs", choices=("on", "off"), default="on", help="CUDA graphs of the language model's step (default: on)"
+        "--graphs",
+        choices=("on", "off"),
+        default="on",
+        help="CUDA graphs of the language model and the voice (default: on)",
     )
     whole.add_argument(
         "--streams",

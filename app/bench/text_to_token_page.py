@@ -100,7 +100,12 @@ def notes(values: dict[str, Any]) -> list[str]:
     long_s = min(one["long_reply_s"] for one in found.values())
     return [
         "Every model has what speeds it up: fused attention (PyTorch's), one pass per step, and an exact key-value cache; "
-        "the paper's mask allows no cache, each of its steps reads everything anew. CUDA graphs are used by none.",
+        "the paper's mask allows no cache, each of its steps reads everything anew. "
+        + (
+            "CUDA graphs start the steps of all but the paper's mask, whose shapes never come twice."
+            if run["device"] != "cpu"
+            else "There are no CUDA graphs on a CPU."
+        ),
         f"TMT, paper mask: weights are {run['paper_weights']}"
         + ("; its cost does not depend on them. " if run["paper_weights"] != "its own" else ". ")
         + f"History that a token sees: {seen['paper']}, under the prefix mask {seen['prefix']}.",

@@ -6,6 +6,7 @@ ASSISTANT_REQUIRE_VLLM=1 makes a missing vLLM a failure instead of a skip.
 import asyncio
 import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
 from contextlib import aclosing
@@ -28,7 +29,10 @@ has_vllm = importlib.util.find_spec("vllm") is not None
 needs_vllm = pytest.mark.skipif(
     not has_vllm and os.environ.get("ASSISTANT_REQUIRE_VLLM") != "1", reason="vLLM is not installed here"
 )
-ENGINES = ["transformers", pytest.param("vllm", marks=[pytest.mark.vllm, needs_vllm])]
+ENGINES = [
+    "transformers",
+    *(pytest.param(name, marks=[pytest.mark.vllm, needs_vllm]) for name in ("vllm", "vllm-child")),
+]
 
 
 def make_folder(directory, **changes):
@@ -48,7 +52,9 @@ def make_folder(directory, **changes):
 
 
 def config_for(engine, model, **changes):
-    values = {"engine": engine, "model": str(model), "max_reply_tokens": NUM_TOKENS, "max_context_tokens": 200}
+    name, _, process = engine.partition("-")
+    values = {"engine": name, "model": str(model), "max_reply_tokens": NUM_TOKENS, "max_context_tokens": 200}
+    values["vllm_process"] = process or "own"
     return LlmConfig(**(values | changes))
 
 
@@ -164,6 +170,21 @@ async def test_a_conversation_beyond_the_model_is_refused_with_a_hint(chat):
 async def test_tokens_are_counted(chat):
     assert chat.count_tokens("") == 0
     assert 3 <= chat.count_tokens("hello there my friend") <= 12
+
+
+@pytest.mark.parametrize("engine", [ENGINES[-1]], indirect=True, scope="module")
+async def test_a_child_that_dies_ends_the_reply_with_what_happened(engine, folder):
+    before = set(multiprocessing.active_children())
+    dying = build(config_for(engine, folder), RuntimeConfig(device="cpu"))
+    try:
+        (child,) = set(multiprocessing.active_children()) - before
+        assert len(await reply(dying, QUESTION)) == NUM_TOKENS
+        child.kill()
+        for _ in range(2):
+            with pytest.raises(ChatModelError, match="vLLM stopped"):
+                await reply(dying, QUESTION)
+    finally:
+        dying.close()
 
 
 @needs_vllm

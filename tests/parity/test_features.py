@@ -8,6 +8,7 @@ from tests.parity.golden import Golden, Vectors
 from tts import features
 
 FEATURES = "features"  # tolerance
+FBANK = 4e-4  # the golden vectors, float32, are 1.6e-4 from the same in float64 in their quietest bands, as ours can be
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,8 @@ def test_log_mel_range_is_cut_per_item(golden: Vectors) -> None:
 
 def test_fbank_16k(golden: Vectors) -> None:
     fbank = features.fbank_16k(golden["wav16k"][0])
-    golden.close("kaldi_fbank80_16k", fbank, FEATURES)
-    golden.close("kaldi_fbank80_16k_cmn", fbank - fbank.mean(dim=0, keepdim=True), FEATURES)
+    golden.close("kaldi_fbank80_16k", fbank, FBANK)
+    golden.close("kaldi_fbank80_16k_cmn", fbank - fbank.mean(dim=0, keepdim=True), FBANK)
 
 
 def test_frames_per_second() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tts.decoder.config import EstimatorConfig
 from tts.modules.attention import AttentionCache, chunk_mask, regular_chunks, split_heads
 from tts.modules.conv import CausalConv1d, ConvCache
+from tts.modules.graphs import outside
 from tts.precision import exactly
 
 
@@ -89,9 +90,15 @@ class _Attention(nn.Module):
 
     def forward(self, x_BTC: Tensor, mask: Tensor | None, cache: AttentionCache | None, max_past: int | None) -> Tensor:
         query, key, value = (split_heads(linear(x_BTC), self.num_heads) for linear in (self.to_q, self.to_k, self.to_v))
-        if cache is not None:
-            key, value = cache.append(key, value, max_past)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+        def attend(past: AttentionCache) -> Tensor:
+            keys, values = past.append(key, value, max_past)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
+        if cache is None:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:
+            out = outside(attend, cache)
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
 
@@ -163,6 +170,15 @@ class EstimatorState:
         for block in self.blocks:
             block.reset_()
         self.final.reset_()
+
+    def tensors(self) -> list[Tensor]:
+        """The convolutions' last frames; see `tts.modules.graphs.Remembered`."""
+        convs = [conv for block in self.blocks for conv in (*block.convs, block.tail) if conv is not None]
+        return [conv.frames for conv in (*convs, self.final)]
+
+    def caches(self) -> list[AttentionCache]:
+        """Keys and values."""
+        return [cache for block in self.blocks for cache in block.attention]
 
     def clone(self) -> "EstimatorState":
         """An independent copy."""

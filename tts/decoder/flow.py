@@ -6,10 +6,10 @@ normalised and (B, T, M).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from tts.decoder.config import FlowConfig
 from tts.decoder.encoder import UPSAMPLING, UpsampleConformerEncoder
 from tts.decoder.estimator import Estimator, EstimatorState
 from tts.decoder.flow_state import FlowState
+from tts.modules.graphs import Capture, CudaCapture, Graphs
 from tts.precision import computing
 
 NOISE_FRAMES = 15_000  # 300 s; the public noise ends here, ours begins anew
@@ -81,6 +82,7 @@ class FlowDecoder(nn.Module):
         )
         self.encoder_proj = nn.Linear(width, config.mel_bins)
         self.decoder = _FlowMatching(config)
+        self.graphs: Graphs | None = None
 
     @classmethod
     def load(cls, directory: Path) -> "FlowDecoder":
@@ -122,10 +124,12 @@ class FlowDecoder(nn.Module):
         if guidance > 0:
             x_BTM = x_BTM.repeat(2, 1, 1)
             conditions = tuple(torch.cat([part, torch.zeros_like(part)]) for part in conditions)  # type: ignore[assignment]
+        inputs = (x_BTM, *conditions, time.expand(len(x_BTM)))
         with computing(self.input_embedding.weight):
-            out = self.decoder.estimator(
-                x_BTM, *conditions, time.expand(len(x_BTM)), chunked=chunked, sizes=sizes, state=state
-            )
+            if self.graphs is not None and state is not None and sizes == [x_BTM.shape[1]]:
+                out = self.graphs(inputs, state)
+            else:
+                out = self.decoder.estimator(*inputs, chunked=chunked, sizes=sizes, state=state)
         if self.config.prediction == "residual":
             out = out + conditions[0]
         if self.config.prediction != "velocity":
@@ -134,6 +138,24 @@ class FlowDecoder(nn.Module):
             conditioned, free = out.chunk(2)
             out = (1 + guidance) * conditioned - guidance * free
         return out
+
+    def use_graphs(self, state: FlowState, capture: Callable[[], Capture] = CudaCapture) -> None:
+        """Record the flow steps of the chunks of an utterance that begins with `state`; run by these from now on, in this thread.
+
+        Several chunks in one pass, and a last one that is cut short, are computed without.
+        """
+
+        def one_chunk(*inputs_and_state: Any) -> Tensor:
+            *inputs, past = inputs_and_state
+            return self.decoder.estimator(*inputs, chunked=True, sizes=[inputs[0].shape[1]], state=past)
+
+        self.graphs = self.graphs or Graphs(one_chunk, "flow decoder's estimator", capture=capture)
+        lookahead = self.config.lookahead_tokens
+        with self.graphs.learning():
+            for size in {*state.first_chunks, self.config.chunk_tokens}:
+                taught = state.clone()
+                taught.first_chunks = (size,)
+                self.step(taught.pending.new_zeros(len(taught.pending), size + lookahead), taught)
 
     @torch.inference_mode()
     def start(

@@ -4,6 +4,9 @@ A Qwen2 decoder with two more input tables and a speech output. Names are those 
 Suffix legend: B batch, S positions, K visible positions, G key-value heads, W head width, D width.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,11 +18,44 @@ from tts import checkpoint
 from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.state import InterleavedState
 from tts.interleaved.tree import DraftTree
+from tts.modules.graphs import Capture, CudaCapture, Graphs, outside
 from tts.modules.transformer import attend, drop_channels
 from tts.precision import computing
 
 TIED_HEAD = "llm.model.lm_head.weight"
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
+
+
+Mix = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]  # query, key, value -> values per query, (B, G, N, W)
+
+
+@dataclass(slots=True)
+class Reading:
+    """New positions and the cache that they read and extend; `tts.modules.graphs.Remembered`."""
+
+    state: InterleavedState
+    bias: torch.Tensor | None  # (queries of a group, K) added to the scores; None: every position sees all
+
+    def mix(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention over the cached positions and the new ones, which enter the cache."""
+        state, stop = self.state, self.state.end + key.shape[2]
+        state.keys[layer, :, :, state.end : stop] = key
+        state.values[layer, :, :, state.end : stop] = value
+        return attend(query, state.keys[layer, :, :, :stop], state.values[layer, :, :, :stop], self.bias)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """None of fixed shapes."""
+        return []
+
+    def caches(self) -> list["Reading"]:
+        """Itself."""
+        return [self]
+
+    def clone(self) -> "Reading":
+        """An independent copy."""
+        return Reading(self.state.clone(), self.bias)
 
 
 class Attention(nn.Module):
@@ -38,26 +74,16 @@ class Attention(nn.Module):
         self,
         x_BSD: torch.Tensor,
         rotation: tuple[torch.Tensor, torch.Tensor],
-        bias_SK: torch.Tensor | None,
-        state: InterleavedState | None,
-        layer: int,
+        mix: Mix,
     ) -> torch.Tensor:
-        """x (B, S, D), rotation cos and sin (S, 1, W), bias added to the scores; None: every position sees all."""
+        """x (B, S, D), rotation cos and sin (S, 1, W)."""
         size, length, dim = x_BSD.shape
         query = _rotated(self.q_proj(x_BSD).view(size, length, -1, self.head_dim), rotation)
         key = _rotated(self.k_proj(x_BSD).view(size, length, -1, self.head_dim), rotation).transpose(1, 2)
         value = self.v_proj(x_BSD).view(size, length, -1, self.head_dim).transpose(1, 2)
-        if state is not None:
-            stop = state.end + length
-            state.keys[layer, :, :, state.end : stop] = key
-            state.values[layer, :, :, state.end : stop] = value
-            key, value = state.keys[layer, :, :, :stop], state.values[layer, :, :, :stop]
         # The heads of a group stand behind each other as queries, so that keys and values are not copied per head.
-        heads = key.shape[1]
-        query = query.unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4)
-        group = query.shape[2]
-        bias = None if bias_SK is None else bias_SK.repeat(group, 1)
-        mixed = attend(query.flatten(2, 3), key, value, bias).unflatten(2, (group, length))
+        query = query.unflatten(2, (key.shape[1], -1)).permute(0, 2, 3, 1, 4)
+        mixed = mix(query.flatten(2, 3), key, value).unflatten(2, (-1, length))
         return self.o_proj(mixed.permute(0, 3, 1, 2, 4).reshape(size, length, dim))
 
 
@@ -90,12 +116,10 @@ class Layer(nn.Module):
         self,
         x_BSD: torch.Tensor,
         rotation: tuple[torch.Tensor, torch.Tensor],
-        bias_SK: torch.Tensor | None,
-        state: InterleavedState | None,
-        layer: int,
+        mix: Mix,
     ) -> torch.Tensor:
         """See `Attention.forward`."""
-        x_BSD = x_BSD + self._drop(self.self_attn(self.input_layernorm(x_BSD), rotation, bias_SK, state, layer))
+        x_BSD = x_BSD + self._drop(self.self_attn(self.input_layernorm(x_BSD), rotation, mix))
         return x_BSD + self._drop(self.mlp(self.post_attention_layernorm(x_BSD)))
 
     def _drop(self, x_BSD: torch.Tensor) -> torch.Tensor:
@@ -113,6 +137,8 @@ class Backbone(nn.Module):
         rates = config.rope_base ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
         self.register_buffer("rates", rates, persistent=False)
         self.rates: torch.Tensor
+        self.group = config.dim // config.head_dim // config.num_kv_heads  # query heads that share a key-value head
+        self.graphs: Graphs | None = None
 
     def forward(self, x_BSD: torch.Tensor, state: InterleavedState | None, tree: DraftTree | None) -> torch.Tensor:
         """(B, S, D) -> (B, S, D); extends the state's cache."""
@@ -120,20 +146,34 @@ class Backbone(nn.Module):
         steps = torch.arange(length, device=x_BSD.device) if tree is None else tree.depths.to(x_BSD.device)
         angles = (past + steps)[:, None, None] * self.rates
         rotation = torch.cat((angles.cos(),) * 2, dim=-1), torch.cat((-angles.sin(), angles.sin()), dim=-1)
-        bias_SK = None
+        bias = None
         if length > 1:
             hidden_SS = torch.ones(length, length, dtype=torch.bool).triu(1) if tree is None else tree.hidden
-            bias_SK = torch.zeros(length, past + length, device=x_BSD.device)
-            bias_SK[:, past:].masked_fill_(hidden_SS.to(x_BSD.device), -torch.inf)
-        if state is not None:
-            state.reserve_(length)
+            bias = torch.zeros(length, past + length, device=x_BSD.device)
+            bias[:, past:].masked_fill_(hidden_SS.to(x_BSD.device), -torch.inf)
+            bias = bias.repeat(self.group, 1)
         x_BSD = x_BSD.float()
         with computing(self.embed_tokens.weight):
-            for layer, block in enumerate(self.layers):
-                x_BSD = block(x_BSD, rotation, bias_SK, state, layer)
-        if state is not None:
-            state.end += length
+            if state is None:
+                x_BSD = self._run(x_BSD, rotation, lambda _, query, key, value: attend(query, key, value, bias))
+            else:
+                state.reserve_(length)
+                reading = Reading(state, bias)
+                inputs = (x_BSD, *rotation)
+                x_BSD = self._run_on(*inputs, reading) if self.graphs is None else self.graphs(inputs, reading)
+                state.end += length
         return self.norm(x_BSD)
+
+    def _run_on(self, x_BSD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, reading: Reading) -> torch.Tensor:
+        """Behind a cache. What the cache holds decides the shapes of its keys: no graph holds that part."""
+        return self._run(x_BSD, (cos, sin), lambda layer, *qkv: outside(lambda past: past.mix(layer, *qkv), reading))
+
+    def _run(
+        self, x_BSD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mix: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        for layer, block in enumerate(self.layers):
+            x_BSD = block(x_BSD, rotation, partial(mix, layer))
+        return x_BSD
 
 
 class CausalLm(nn.Module):
@@ -211,6 +251,15 @@ class InterleavedLm(nn.Module):
         kind_BS1 = ids_BS[..., None]
         later = torch.where(kind_BS1 < config.speech_offset, special, speech)
         return torch.where(kind_BS1 < config.text_vocab_size, text, later)
+
+    def use_graphs(self, capture: Callable[[], Capture] = CudaCapture, *, num_positions: Sequence[int] = (1,)) -> None:
+        """Record the passes over so many positions, and run them by these recordings from now on, in this thread."""
+        backbone = self.llm.model.model
+        backbone.graphs = backbone.graphs or Graphs(backbone._run_on, "interleaved model's step", capture=capture)
+        with backbone.graphs.learning(), torch.inference_mode():
+            for count in num_positions:
+                state = InterleavedState.create(self.config, like=self.llm_embedding.weight)
+                self(self.embed(torch.zeros((1, count), dtype=torch.long, device=state.keys.device)), state)
 
     def forward(
         self, x_BSD: torch.Tensor, state: InterleavedState | None = None, tree: DraftTree | None = None

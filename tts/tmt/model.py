@@ -3,6 +3,9 @@
 Suffix legend: B batch, S positions, K visible positions, H heads, W head width, D width.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,11 +14,46 @@ import torch.nn.functional as F
 from torch import nn
 
 from tts import checkpoint
+from tts.modules.graphs import Capture, CudaCapture, Graphs, outside
 from tts.modules.transformer import attend, drop_channels
 from tts.precision import computing
 from tts.tmt.config import TmtConfig
 from tts.tmt.layout import Field
 from tts.tmt.state import TmtState
+
+_RECORDED_SIZES = (8, 16, 24, 32, 48, 64)  # positions of a step; longer ones, such as prompts, come once
+Mix = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]  # query, key, value (B, H, S, W) -> (B, H, S, W)
+
+
+@dataclass(slots=True)
+class Reading:
+    """New positions and the cache that they read and extend; `tts.modules.graphs.Remembered`."""
+
+    state: TmtState
+    bias: torch.Tensor  # (1, 1, S, K) added to the scores
+    num_new: int  # of the S positions; the others only fill up a shape that is recorded
+
+    def mix(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention over the cached positions and the new ones, which enter the cache."""
+        state = self.state
+        new, live = slice(state.end, state.end + self.num_new), slice(state.start, state.end + self.num_new)
+        state.keys[layer, :, :, new] = key[:, :, : self.num_new]
+        state.values[layer, :, :, new] = value[:, :, : self.num_new]
+        return attend(query, state.keys[layer, :, :, live], state.values[layer, :, :, live], self.bias)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """None of fixed shapes."""
+        return []
+
+    def caches(self) -> list["Reading"]:
+        """Itself."""
+        return [self]
+
+    def clone(self) -> "Reading":
+        """An independent copy."""
+        return Reading(self.state.clone(), self.bias, self.num_new)
 
 
 class Block(nn.Module):
@@ -32,15 +70,8 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(config.dim, 2 * config.ff_dim, bias=False)
         self.down = nn.Linear(config.ff_dim, config.dim, bias=False)
 
-    def forward(
-        self,
-        x_BSD: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
-        bias: torch.Tensor,
-        state: TmtState | None,
-        layer: int,
-    ) -> torch.Tensor:
-        """x (B, S, D), rotation cos and sin (B, S, 1, 1, W), bias (B, 1, S, K) added to the scores."""
+    def forward(self, x_BSD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mix: Mix) -> torch.Tensor:
+        """x (B, S, D), rotation cos and sin (B, S, 1, 1, W)."""
         size, length, dim = x_BSD.shape
         qkv = self.qkv(self.attention_norm(x_BSD)).view(size, length, 3, self.num_heads, -1)
         cos, sin = rotation
@@ -49,12 +80,7 @@ class Block(nn.Module):
         qk = (qk * cos + torch.cat((second, first), dim=-1) * sin).to(qkv.dtype)
         query, key = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2)
         value = qkv[:, :, 2].transpose(1, 2)
-        if state is not None:
-            state.keys[layer, :, :, state.end : state.end + length] = key
-            state.values[layer, :, :, state.end : state.end + length] = value
-            key = state.keys[layer, :, :, state.start : state.end + length]
-            value = state.values[layer, :, :, state.start : state.end + length]
-        mixed = attend(query, key, value, bias)
+        mixed = mix(query, key, value)
         x_BSD = x_BSD + self._drop(self.out(mixed.transpose(1, 2).reshape(size, length, dim)))
         gate, up = self.gate_up(self.ff_norm(x_BSD)).chunk(2, dim=-1)
         return x_BSD + self._drop(self.down(F.silu(gate) * up))
@@ -99,6 +125,7 @@ class Tmt(nn.Module):
         pairs = config.head_dim // 4
         self.register_buffer("frequencies", config.rope_base ** (-torch.arange(pairs) / pairs), persistent=False)
         self.frequencies: torch.Tensor
+        self.graphs: Graphs | None = None
         for module in self.modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -132,25 +159,49 @@ class Tmt(nn.Module):
         Returns:
             (B, S, D) for `speech_head`, `duration_head` and `later_durations`.
         """
+        bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)[:, None]
+        if state is None:
+            return self.norm(self._read(rows, lambda _, query, key, value: attend(query, key, value, bias), table))
+        num_new = rows.shape[2]
+        reading = Reading(state, bias, num_new)
+        with computing(self.embedding.weight):
+            if self.graphs is None:
+                x_BSD = self._read_on(rows, reading)
+            else:
+                fill = _recorded_size(num_new) - num_new
+                reading.bias = F.pad(bias, (0, 0, 0, fill))
+                x_BSD = self.graphs([F.pad(rows, (0, fill))], reading)[:, :num_new]
+        state.rows[:, :, state.end : state.end + num_committed] = rows[:, :, :num_committed]
+        state.end += num_committed
+        return self.norm(x_BSD)
+
+    def _read_on(self, rows: torch.Tensor, reading: Reading) -> torch.Tensor:
+        """Behind a cache. What the cache holds and how much decides the shapes of its keys: no graph holds that part."""
+        return self._read(rows, lambda layer, *qkv: outside(lambda past: past.mix(layer, *qkv), reading))
+
+    def _read(
+        self, rows: torch.Tensor, mix: Callable[..., torch.Tensor], table: torch.Tensor | None = None
+    ) -> torch.Tensor:
         x_BSD = F.embedding(rows[:, Field.ID], self.embedding.weight if table is None else table)
         if self.index_embedding is not None:
             x_BSD = x_BSD + self.index_embedding(rows[:, Field.SLOT])
         if self.from_start_embedding is not None and self.to_end_embedding is not None:
             x_BSD = x_BSD + self.from_start_embedding(rows[:, Field.FROM_START])
             x_BSD = x_BSD + self.to_end_embedding(rows[:, Field.TO_END])
-        x_BSD = x_BSD.float()
-        rotation = self._rotation(rows)
-        bias = torch.zeros(mask.shape, dtype=x_BSD.dtype, device=mask.device).masked_fill_(~mask, -torch.inf)[:, None]
-        if state is None:
-            for layer, block in enumerate(self.blocks):
-                x_BSD = block(x_BSD, rotation, bias, None, layer)
-            return self.norm(x_BSD)
-        with computing(self.embedding.weight):
-            for layer, block in enumerate(self.blocks):
-                x_BSD = block(x_BSD, rotation, bias, state, layer)
-        state.rows[:, :, state.end : state.end + num_committed] = rows[:, :, :num_committed]
-        state.end += num_committed
-        return self.norm(x_BSD)
+        x_BSD, rotation = x_BSD.float(), self._rotation(rows)
+        for layer, block in enumerate(self.blocks):
+            x_BSD = block(x_BSD, rotation, partial(mix, layer))
+        return x_BSD
+
+    def use_graphs(self, capture: Callable[[], Capture] = CudaCapture) -> None:
+        """Record the steps of a streamed utterance, and run them by these recordings from now on, in this thread."""
+        self.graphs = self.graphs or Graphs(self._read_on, "text-to-token model's step", capture=capture)
+        state = TmtState.create(self.config, like=self.embedding.weight)
+        state.reserve_(_RECORDED_SIZES[-1])
+        with self.graphs.learning(), torch.inference_mode():
+            for size in _RECORDED_SIZES:
+                rows = torch.zeros((1, len(Field), size), dtype=torch.long, device=state.rows.device)
+                self(rows, torch.ones((1, size, size), dtype=torch.bool, device=rows.device), state)
 
     def _rotation(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotary cos and sin (B, S, 1, 1, W): half of the pairs turn with the text index, half with the frame."""
@@ -159,3 +210,8 @@ class Tmt(nn.Module):
         angles = torch.cat((index, frame), dim=-1)[:, :, None, None]
         cos, sin = angles.cos(), angles.sin()
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def _recorded_size(num_positions: int) -> int:
+    """The next size that is recorded; beyond the largest its own."""
+    return next((size for size in _RECORDED_SIZES if size >= num_positions), num_positions)
