@@ -1,5 +1,6 @@
 """The recogniser's room. `build` is its only door; the models are imported on use."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr.base import Recognizer
@@ -7,12 +8,14 @@ from configs.device import resolve
 from configs.schema import BUNDLED, AsrConfig, RuntimeConfig
 
 if TYPE_CHECKING:
+    from asr.endpoint import Ear
     from asr.stream import Reader
 
 
 def hears_turn_ends(config: AsrConfig) -> bool:
     """Whether the sound of a voice, and not its words alone, tells where a turn ends (`asr.endpoint.sound`)."""
-    return config.endpoint.sound == "always" or (config.endpoint.sound == "auto" and _is_bundled(config))
+    known = _is_bundled(config) or config.endpoint.smart_turn
+    return config.endpoint.sound == "always" or (config.endpoint.sound == "auto" and bool(known))
 
 
 def limits(config: AsrConfig) -> str:
@@ -32,7 +35,6 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         asr.base.RecognizerError: a package or weights are missing or damaged.
         ConfigError: the device is not there.
     """
-    from asr import turn_sound
     from asr.endpoint import Endpoint
     from asr.stream import StreamingRecognizer, StreamOptions
     from asr.turn_end import bundled
@@ -53,10 +55,20 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
             min_silence_ms=endpoint.min_silence_ms,
             incomplete_silence_ms=endpoint.incomplete_silence_ms,
             judge=bundled(),
-            ear=turn_sound.bundled() if hears_turn_ends(config) else None,
+            ear=_ear(config),
         ),
     )
     return StreamingRecognizer(_reader(config, runtime), SileroModel(), options)
+
+
+def _ear(config: AsrConfig) -> "Ear | None":
+    from asr import turn_sound
+    from asr.smart_turn import SmartTurn
+
+    if not hears_turn_ends(config):
+        return None
+    chosen = config.endpoint.smart_turn
+    return SmartTurn(Path(chosen).expanduser()) if chosen else turn_sound.bundled()
 
 
 def _is_bundled(config: AsrConfig) -> bool:

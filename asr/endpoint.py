@@ -42,7 +42,7 @@ _WHOLE = -0.6  # log-odds from which it is taken for all: chosen, as the others,
 
 
 class Ear(Protocol):
-    """Judges a voice by its sound (`asr.turn_sound.TurnSound`)."""
+    """Judges a voice by its sound (`asr.turn_sound.TurnSound`, `asr.smart_turn.SmartTurn`)."""
 
     def log_odds(self, samples: np.ndarray, end: int) -> float:
         """That a turn, float32 (N,) at 16 kHz, is over where its voice ends, at sample `end`."""

@@ -63,6 +63,9 @@ class EndpointConfig:
         "auto",
         "judge by how the voice sounds, too; it knows synthetic voices only: auto is with the bundled recogniser alone",
     )
+    smart_turn: str = knob(
+        "", "Smart Turn's ONNX file, which judges people's voices too: asked by any recogniser, unless sound is never"
+    )
     speculation: Literal["none", "llm", "tts"] = knob(
         "tts",
         "what is begun within that silence, unheard, and dropped when the user goes on: nothing, the reply's words, its voice",

@@ -125,10 +125,14 @@ def run(options: argparse.Namespace) -> int:
 def ears(config: AppConfig) -> dict[str, str]:
     """Which weights listened."""
     heard = {key: value for key, value in weights(config, Simulation()).items() if key == "asr.model"}
-    files = {"turn_end": turn_end.ASSETS / "weights.json"}
+    files = {"turn_end": ("bundled", turn_end.ASSETS / "weights.json")}
+    chosen = config.asr.endpoint.smart_turn
     if hears_turn_ends(config.asr):
-        files["turn_sound"] = turn_sound.ASSETS / "model.safetensors"
-    judges = {name: f"bundled {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" for name, file in files.items()}
+        own = ("bundled", turn_sound.ASSETS / "model.safetensors")
+        files["turn_sound"] = ("Smart Turn", Path(chosen).expanduser()) if chosen else own
+    judges = {
+        name: f"{whose} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" for name, (whose, file) in files.items()
+    }
     return {**heard, **judges}
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from threading import get_ident
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.bench.chain import SIZES
 from app.bench.conversations import Turn, hold
 from app.bench.gpu_page import page
 from app.bench.writer import Writer, WriterThread
+from tests.graph_tape import TapeCapture
 from tts.base import PcmChunk, SpeechStep
 
 SMALL = ["bench", "gpu", "--random-weights", "--size", "small", "--device", "cpu"]
@@ -38,6 +40,27 @@ def test_the_small_chain_is_measured_from_end_to_end(backend, tmp_path, capsys):
     assert min(values["weights_gib"].values()) > 0
     assert values["memory_gib"]["resident"] > 0.1
     assert values["about"]["config"]["tts"]["num_flow_steps"] == 1
+
+
+def test_recorded_stages_are_timed_beside_those_without_graphs(tmp_path, monkeypatch):
+    """On a CPU with recordings in the place of graphs."""
+    monkeypatch.setattr(Writer, "has_graphs", True)
+    build = gpu.build
+
+    def recorded(*arguments, **options):
+        chain = build(*arguments, **options)
+        monkeypatch.setattr(chain.synthesizer, "warm_up", lambda: chain.synthesizer.use_graphs(TapeCapture))
+        return chain
+
+    monkeypatch.setattr(gpu, "build", recorded)
+    assert cli.main([*SMALL, *QUICK, *FEW_STEPS, "--report", str(tmp_path)]) == 0
+    stages = json.loads((tmp_path / "report.json").read_text())["stages"]
+    assert [name for name in stages if name.endswith(", CUDA graphs")] == [
+        "language model, next token, CUDA graphs",
+        "text to token, one step, CUDA graphs",
+        "flow decoder, one chunk (25 tokens), CUDA graphs",
+    ]
+    assert {name.removesuffix(", CUDA graphs") for name in stages} < stages.keys()
 
 
 @pytest.mark.parametrize(
@@ -142,13 +165,16 @@ class SlowWriter:
 
 
 def test_a_turn_is_the_sum_of_its_stages():
+    warmed = []
     chain = SimpleNamespace(
         recognizer=SimpleNamespace(transcribe=lambda _samples: time.sleep(0.05)),
         writer=SlowWriter(),
-        synthesizer=SimpleNamespace(stream=lambda **_options: Voice()),
+        synthesizer=SimpleNamespace(stream=lambda **_options: Voice(), warm_up=lambda: warmed.append(get_ident())),
     )
     turns = hold(chain, 2, num_turns=2, question=np.zeros(160, np.float32), text=["a", "b", "c"])
     assert len(turns) == 4
+    assert len(warmed) == 1
+    assert warmed[0] != get_ident()  # by the thread that speaks, whose graphs they are
     for turn in turns:
         assert sum(asdict(turn)[name] for name in Turn.STAGES) == pytest.approx(turn.first_audible_ms, abs=1e-6)
         assert turn.asr_ms >= 50

@@ -63,6 +63,12 @@ def test_the_decoders_cache_is_that_of_the_public_model() -> None:
     assert few == pytest.approx(size * 3 / 10)
 
 
+def test_a_child_process_needs_a_cuda_context_of_its_own() -> None:
+    own, child = (plan_for(load(GPU, [f"llm.vllm_process={process}"]), 80.0) for process in ("own", "child"))
+    assert child.parts["CUDA"] == 2 * own.parts["CUDA"] > 0
+    assert child.parts["language model"] == own.parts["language model"]
+
+
 def test_the_plan_of_a_configuration_counts_what_is_published_where_nothing_lies_here() -> None:
     public, small = plan_for(load(GPU), 80.0), plan_for(load(DEFAULTS / "tiny.yaml"), 80.0)
     assert public.parts["language model"] == pytest.approx(8.06e9 / 2**30 + 2.0)
