@@ -13,7 +13,7 @@ from app.gpu_plan import plan_for, total_gib
 from app.needs import located
 from app.reply import SessionOptions
 from app.session import Session
-from app.worker import Worker, num_cores
+from app.worker import VOICE_FIRST, Worker, num_cores
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import Recognizer
 from audio_io.base import AudioDevice
@@ -168,7 +168,7 @@ class Assistant:
     @classmethod
     def build(cls, config: AppConfig, report: Callable[[str], None], conversations: int = 1) -> "Assistant":
         """Build every part, for so many conversations at once; on any thread."""
-        num_speaking = speaking_threads(config, conversations)
+        num_speaking, own_streams = speaking_threads(config, conversations), config.runtime.cuda_streams == "own"
         report("loading the recogniser")
         recognizer = build_recognizer(config)
         report("loading the language model")
@@ -182,8 +182,8 @@ class Assistant:
             chat=chat,
             synthesizer=synthesizer,
             voice=voice,
-            asr_worker=Worker("asr"),
-            tts_worker=Worker("tts", num_threads=num_speaking),
+            asr_worker=Worker("asr", 0 if own_streams else None),
+            tts_worker=Worker("tts", VOICE_FIRST if own_streams else None, num_threads=num_speaking),
         )
 
     async def warm_up(self) -> None:

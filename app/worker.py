@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import PriorityQueue
 from typing import Any, ParamSpec, TypeVar
 
+VOICE_FIRST = -1  # priority of the voice's CUDA stream, where threads have their own
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -31,6 +31,10 @@ class RuntimeConfig:
         "threads that speak, for replies at the same time; 0: as many as there are CPU cores in `web` and `serve`, one on a "
         "GPU and for a single conversation",
     )
+    cuda_streams: Literal["one", "own"] = knob(
+        "one",
+        "on a GPU: one stream for all models, or one each for recogniser and voice, of which the voice's goes first",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = knob("warning", "how much is written to standard error")
 
 

@@ -11,13 +11,12 @@ import numpy as np
 
 from app.bench.writer import WriterThread
 from app.trace import first_audible
-from app.worker import Worker
+from app.worker import VOICE_FIRST, Worker
 from tts.base import SAMPLE_RATE, PcmChunk
 
 if TYPE_CHECKING:
     from app.bench.chain import Chain
 
-VOICE_FIRST = -1  # priority of the voice's CUDA stream
 MAX_AHEAD_S = 5.0  # how far synthesis runs ahead of playback
 
 

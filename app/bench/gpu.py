@@ -24,13 +24,13 @@ from tqdm import tqdm
 from app.about import about
 from app.assemble import prepare_process
 from app.bench.chain import SIZES, Chain, build
-from app.bench.conversations import VOICE_FIRST, Turn, hold
+from app.bench.conversations import Turn, hold
 from app.bench.decoder import timed
 from app.bench.gpu_page import page
 from app.bench.writer import WriterThread
 from app.small.speed import TEXT
 from app.trace import first_audible
-from app.worker import use_stream
+from app.worker import VOICE_FIRST, use_stream
 from configs.loader import DEFAULTS, load
 from configs.schema import AppConfig, ConfigError
 from tts.base import SAMPLE_RATE, PcmChunk

@@ -202,7 +202,7 @@ def _add_gpu(measured: Any, common: argparse.ArgumentParser) -> None:
         "--streams",
         choices=("one", "own"),
         default="one",
-        help="one CUDA stream for all, as in the assistant, or one for each thread, the voice's first (default: one)",
+        help="one CUDA stream for all, or one for each thread, the voice's first; as runtime.cuda_streams (default: one)",
     )
     whole.add_argument(
         "--concurrency", default="1,2,4,8,16,32", metavar="N,...", help="conversations at once (default: 1,2,4,8,16,32)"

@@ -97,6 +97,22 @@ def test_an_unknown_device_is_refused(name: str) -> None:
         device.resolve(name)
 
 
+@pytest.mark.parametrize(("chosen", "wanted"), [("one", {"asr": None, "tts": None}), ("own", {"asr": 0, "tts": -1})])
+def test_the_voice_goes_first_where_threads_have_cuda_streams_of_their_own(
+    chosen: str, wanted: dict[str, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priorities: dict[str, int | None] = {}
+
+    def kept(name: str, priority: int | None = None, *, num_threads: int = 1) -> None:
+        priorities[name] = priority
+
+    monkeypatch.setattr(assemble, "Worker", kept)
+    for part in ("recognizer", "chat", "synthesizer"):
+        monkeypatch.setattr(assemble, f"build_{part}", lambda config: object())
+    assemble.Assistant.build(load(DEFAULTS / "tiny.yaml", [f"runtime.cuda_streams={chosen}"]), lambda text: None)
+    assert priorities == wanted
+
+
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [device.resolve(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
