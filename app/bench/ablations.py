@@ -39,6 +39,7 @@ class Ablation:
     first_stage: bool = True  # alternating masks before the steps of inference
     parallel: bool = True  # a pass trains all steps of inference of a sequence, else one that is drawn
     causal: bool = False  # a masked token sees only what is before it in its block
+    against: str = "full recipe"  # the model from which it differs in one thing
 
 
 FULL = Ablation(name="full recipe")
@@ -47,7 +48,7 @@ ABLATIONS = (
     Ablation(name="without stage 1", first_stage=False),
     Ablation(name="sequential stage 2", parallel=False),
     Ablation(name="causal within a block", causal=True),
-    Ablation(name="paper mask", mask="paper", parallel=False),
+    Ablation(name="paper mask", mask="paper", parallel=False, against="sequential stage 2"),
 )
 
 

@@ -1,7 +1,7 @@
 """`launch.py bench analysis`: what SyncSpeech's paper analyses, repeated on the synthetic corpus.
 
 First the bundled model speaks held-out sentences in every setting of `spoken_settings`; then small models are trained from
-nothing, all alike but for one thing (`ablations`). What is finished stays in the report's folder, so that an interrupted
+nothing, each but for one thing like another (`ablations`). What is finished stays in the report's folder, so that an interrupted
 run goes on.
 """
 

@@ -2,9 +2,16 @@
 
 from typing import Any
 
+from app.bench.ablations import ABLATIONS
 from app.bench.spoken_settings import GROUPS, REFERENCE
 
 FEW = 20  # sentences
+UNDERSTOOD = 0.5  # word error rate from which nothing of importance is understood
+CLAIMS = {
+    "without stage 1": "The paper finds that stage 1 helps",
+    "sequential stage 2": "One pass over all steps of inference should teach more than one step of them",
+    "causal within a block": "The paper finds that a step's tokens should see each other both ways",
+}  # each says that the model named does worse
 
 
 def page(values: dict[str, Any]) -> str:
@@ -109,12 +116,23 @@ def _faulty(losses: dict[str, dict[str, float]]) -> str:
 
 
 def _lesioned(found: dict[str, dict[str, Any]]) -> list[str]:
-    full, *others = found.items()
-    return [
-        f"{name}: token cross entropy {one['token_ce'] - full[1]['token_ce']:+.3f} against the {full[0]}, duration error "
-        f"{one['duration_error'] - full[1]['duration_error']:+.2f} speech tokens, after {one['steps']:.0f} steps."
-        for name, one in others
-    ]
+    against = {ablation.name: ablation.against for ablation in ABLATIONS}
+    told = []
+    for name, one in list(found.items())[1:]:
+        other = found[against[name]]
+        more = one["token_ce"] - other["token_ce"]
+        told.append(
+            f"{name}: token cross entropy {more:+.3f} against {against[name]}, duration error "
+            f"{one['duration_error'] - other['duration_error']:+.2f} speech tokens, after {one['steps']:.0f} steps."
+            + (f" {CLAIMS[name]}: {'so it is' if more > 0 else 'not so'} here." if name in CLAIMS else "")
+        )
+    lowest = min(one["words"]["rate"] for one in found.values())
+    if lowest > UNDERSTOOD:
+        told.append(
+            f"None of these models is understood (word error rates from {100 * lowest:.0f} % on): their losses alone tell "
+            "them apart."
+        )
+    return told
 
 
 def _row(name: str, found: dict[str, Any]) -> str:
@@ -138,7 +156,8 @@ def _ablations(values: dict[str, Any]) -> list[str]:
     found = values["ablations"]
     steps = next(iter(found.values()))["steps"]
     first = [
-        f"Small models trained from nothing for {steps:.0f} steps on the same batches, all alike but for one thing "
+        f"Small models trained from nothing for {steps:.0f} steps on the same batches, each but for one thing like the "
+        "full recipe, and the paper's mask like sequential stage 2, since it has no parallel one "
         "(`configs/train/analysis.yaml`); losses as above at look-ahead 1.",
         "",
         *_losses(found, "model"),

@@ -76,6 +76,8 @@ def listener(name: str, config: AppConfig, language: str) -> tuple[Listener, str
             raise ConfigError("pocketsphinx knows English only: --judge own with a Mandarin Paraformer as asr.model.")
         return (lambda samples: hear(samples, SAMPLE_RATE)), "pocketsphinx with its general English model"
     if name == "own":
+        if language == "zh" and config.asr.backend == "paraformer" and config.asr.model == BUNDLED:
+            raise ConfigError("the bundled recogniser knows English only: set asr.model to a Mandarin Paraformer.")
         asr = build_recognizer(config)
         padded = HZ // 3
         return (

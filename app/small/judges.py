@@ -42,6 +42,7 @@ def hear(samples: np.ndarray, rate: int) -> str:
     audio += _FLOOR * np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
     pcm = (audio * 32767).astype(np.int16)
     decoder = _decoder()
+    decoder.reinit_feat()  # or its cepstral mean would be that of what it heard before
     decoder.start_utt()
     decoder.process_raw(pcm.tobytes(), full_utt=True)
     decoder.end_utt()

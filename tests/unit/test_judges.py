@@ -74,3 +74,16 @@ def test_every_judge_hears_nothing_in_silence_and_a_spoken_question(judge):
     heard = words(JUDGES[judge](samples, rate))
     assert {"what", "plus", "three"} <= set(heard)
     assert len(heard) == 5
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_what_a_judge_hears_does_not_depend_on_what_it_heard_before(judge):
+    samples, rate = soundfile.read(QUESTION, dtype="float32")
+    noise = np.random.default_rng(2).standard_normal(len(samples)).astype(np.float32)
+    clips = [samples + level * noise for level in (0.03, 0.06, 0.1)] + [
+        np.diff(samples),
+        np.cumsum(samples - samples.mean()),
+    ]
+    before = [JUDGES[judge](clip.astype(np.float32), rate) for clip in clips]
+    after = [JUDGES[judge](clip.astype(np.float32), rate) for clip in reversed(clips)]
+    assert after[::-1] == before

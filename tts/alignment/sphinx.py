@@ -61,6 +61,7 @@ class SphinxAligner:
 
     def _run(self, pcm: bytes) -> None:
         try:
+            self._decoder.reinit_feat()  # or what was aligned before would count
             self._decoder.start_utt()
             self._decoder.process_raw(pcm, full_utt=True)
             self._decoder.end_utt()

@@ -352,7 +352,8 @@ def alternating(
 ) -> TrainingSequence:
     """Training sequence of stage 1: every other block is masked (the first one if `first_masked`) and predicted.
 
-    It has 2L + 1 + T positions.
+    Under the mask `paper` each block sees the text that section 3.3 gives it, all of the sentence; under `prefix` up to
+    the schedule's look-ahead, as in streaming, since what is in a cache is never read again. It has 2L + 1 + T positions.
     """
     text, placeholders, speech = committed(config, ids, durations, tokens, schedule, shift)
     hidden = speech[Field.INDEX] % 2 == int(first_masked)

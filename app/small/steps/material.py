@@ -45,7 +45,13 @@ class Samples(Sequence[np.ndarray]):
 
 def token_arrays(places: Places, name: str) -> tuple[Corpus, list[np.ndarray]]:
     """A set with the speech tokens (S,) of every utterance."""
-    stored = np.load(places.work / f"tokens_{name}.npz")
+    file = places.work / f"tokens_{name}.npz"
+    if not file.is_file():
+        raise speech_corpus.CorpusError(
+            f"{file} is missing: make corpus and speech tokens first: `python launch.py train small corpus tokens --work "
+            f"{places.work}`."
+        )
+    stored = np.load(file)
     speech, parts = Corpus(places.corpus(name)), np.split(stored["tokens"], np.cumsum(stored["sizes"])[:-1])
     if len(parts) != len(speech.utterances):
         raise speech_corpus.CorpusError(
