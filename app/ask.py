@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import resource
 import sys
 import time
@@ -18,7 +19,7 @@ from asr.base import SAMPLE_RATE
 from audio_io.clock import LoopClock
 from audio_io.file import Recording, read_audio, write_wav
 from audio_io.file_device import FileDevice
-from configs.schema import AppConfig
+from configs.schema import AppConfig, ConfigError
 
 SAMPLE_QUESTION = Path(__file__).parent / "assets" / "question.wav"
 PATIENCE_S = 4.0  # silence after a recording in which a turn may still begin
@@ -42,16 +43,16 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"no speech was found in {', '.join(map(str, questions))}; no answer was written.\n")
         return 1
     answer = device.answer()
-    if options.trace:
-        write_json(
-            options.trace, turns, about(config, wall_s=time.perf_counter() - began, peak_memory_gib=peak_memory_gib())
-        )
     if len(answer):
         write_wav(options.out, answer, device.playback_hz)
         sys.stdout.write(f"{options.out}: {len(answer) / device.playback_hz:.1f} s")
         sys.stdout.write(f"; peak memory {peak_memory_gib():.1f} GiB\n")
     if options.record:
         write_wav(options.record, device.conversation(), device.playback_hz)
+    if options.trace:
+        write_json(
+            options.trace, turns, about(config, wall_s=time.perf_counter() - began, peak_memory_gib=peak_memory_gib())
+        )
     return 1 if any(turn.error for turn in turns) else 0
 
 
@@ -131,12 +132,16 @@ class Screen:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Say at once when a result could not be written at the end. Raises OSError."""
+    """Say at once when a result could not be written at the end. Raises AudioFileError, ConfigError."""
     for path in paths:
-        if path is not None:
-            with path.with_name(path.name + ".part").open("wb"):
-                pass
-            path.with_name(path.name + ".part").unlink()
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ConfigError(f"{path}: a folder; give the name of a file.")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: the folder {path.parent} does not exist; make it first.")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(f"{path}: no permission to write there; choose another folder.")
 
 
 def peak_memory_gib() -> float:

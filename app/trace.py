@@ -111,8 +111,12 @@ class TurnTrace:
         making = (m.llm_first_token, first_steps[-1] if first_steps else m.llm_first_token, chunk.at)
         # what was made before the turn was over cost no time after it
         made = (at if at is None or m.final_transcript is None else max(at, m.final_transcript) for at in making)
-        bounds = [m.last_voiced, m.end_of_turn, m.final_transcript, *made, m.first_audible_sample]
-        times = [float(b) for b in bounds if b is not None]
+        times: list[float] = []
+        for at in (m.last_voiced, m.end_of_turn, m.final_transcript, *made, m.first_audible_sample):
+            if (
+                at is not None or times
+            ):  # what never was, such as a first token where an apology is spoken, took no time
+                times.append(times[-1] if at is None else at)
         return {stage: b - a for stage, a, b in zip(STAGES, times[:-1], times[1:], strict=True)}
 
     def heard_by(self, played_samples: int) -> str:
@@ -148,6 +152,11 @@ def waterfall_line(trace: TurnTrace) -> str:
 
 def write_json(path: Path, turns: list[TurnTrace], about: dict[str, Any]) -> None:
     """Write TRACE.json in one go: `about` (versions, config, weights) and the turns."""
+    text = json.dumps({"about": about, "turns": [turn.to_json() for turn in turns]}, indent=1)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps({"about": about, "turns": [t.to_json() for t in turns]}, indent=1) + "\n", "utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text + "\n", "utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

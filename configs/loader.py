@@ -77,7 +77,8 @@ def _build(kind: type, values: Any, prefix: str, source: str) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: {prefix.rstrip('.')} is a section of keys, not {values!r}.")
     hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    names = list(fields)
     for key in values:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
@@ -90,6 +91,9 @@ def _build(kind: type, values: Any, prefix: str, source: str) -> Any:
             arguments[name] = _build(typing.cast(type, hint_type), value, f"{prefix}{name}.", source)
         else:
             arguments[name] = _convert(hint_type, value, f"{prefix}{name}", source)
+            least = fields[name].metadata.get("at_least")
+            if least is not None and hint_type in (int, float) and not arguments[name] >= least:
+                raise ConfigError(f"{source}: {prefix}{name} is {value!r}; it takes {least:g} or more.")
     return kind(**arguments)
 
 

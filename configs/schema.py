@@ -13,11 +13,12 @@ class ConfigError(Exception):
     """A configuration cannot be used; the message says what, where and what to do next."""
 
 
-def knob(default: Any, doc: str) -> Any:
-    """A field with a default and its line of documentation (read by `launch.py config` and by the tests)."""
+def knob(default: Any, doc: str, *, at_least: float = 0) -> Any:
+    """A field with a default, its line of documentation, and the smallest number that it takes."""
+    metadata = {"doc": doc, "at_least": at_least}
     if isinstance(default, type):
-        return field(default_factory=default, metadata={"doc": doc})
-    return field(default=default, metadata={"doc": doc})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class RuntimeConfig:
     """The process."""
 
     device: str = knob("auto", "where the models run: auto, cpu, cuda or cuda:N")
-    num_threads: int = knob(1, "CPU threads of each model; small models are fastest with one")
+    num_threads: int = knob(1, "CPU threads of each model; small models are fastest with one", at_least=1)
     tts_workers: int = knob(
         0,
         "threads that speak, for replies at the same time; 0: as many as there are CPU cores in `web` and `serve`, one on a "
@@ -42,7 +43,6 @@ class RuntimeConfig:
 class AudioConfig:
     """The frames of the session and how far the reply may run ahead."""
 
-    frame_ms: int = knob(20, "length of a captured frame")
     max_ahead_s: float = knob(5.0, "how far synthesis may run ahead of playback")
     flush_fade_ms: float = knob(5.0, "fade-out when the reply is interrupted")
     duck_gain: float = knob(0.2, "level of the reply while the user makes himself heard over it; 1 leaves it as it is")
@@ -124,7 +124,7 @@ class AsrConfig:
         250, "a voice of this length silences the reply, until it is known whether its words interrupt it"
     )
     pre_roll_ms: int = knob(300, "audio kept from before the detected start of speech")
-    partial_interval_ms: int = knob(480, "how often a partial transcript is made")
+    partial_interval_ms: int = knob(480, "how often a partial transcript is made", at_least=1)
     endpoint: EndpointConfig = knob(EndpointConfig, "end of turn")
 
 
@@ -147,9 +147,11 @@ class LlmConfig:
         "share of the GPU's memory for vLLM; 0 leaves to recogniser and voice what they need (see `launch.py doctor`)",
     )
     system_prompt: str = knob("You are a small, friendly voice assistant.", "the first message of every conversation")
-    max_reply_tokens: int = knob(160, "longest reply")
+    max_reply_tokens: int = knob(160, "longest reply", at_least=1)
     max_context_tokens: int = knob(
-        640, "conversation kept for the model; beyond it the older half is dropped, so that the rest stays in its cache"
+        640,
+        "conversation kept for the model; beyond it the older half is dropped, so that the rest stays in its cache",
+        at_least=1,
     )
     temperature: float = knob(0.0, "0 takes the likeliest token")
     top_p: float = knob(1.0, "nucleus of the sampling")
@@ -171,10 +173,10 @@ class InterleavedTtsConfig:
     heads: str = knob(
         "none", "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder"
     )
-    num_heads: int = knob(4, "draft heads that are used, the first ones of those there are")
-    nodes: int = knob(64, "drafts read in one pass, the token before them included")
+    num_heads: int = knob(4, "draft heads that are used, the first ones of those there are", at_least=1)
+    nodes: int = knob(64, "drafts read in one pass, the token before them included", at_least=1)
     tolerance: int = knob(
-        1, "times the model chooses before it turns a draft down; 1 speaks the same as without draft heads"
+        1, "times the model chooses before it turns a draft down; 1 speaks the same as without draft heads", at_least=1
     )
 
 
@@ -217,22 +219,25 @@ class TtsConfig:
         "model with CTC",
     )
     speed: float = knob(1.0, "speaking rate; above 1 is faster (syncspeech only)")
-    lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)")
+    lookahead: int = knob(1, "text tokens that must be there beyond the one being spoken (syncspeech only)", at_least=1)
     early_text: bool = knob(
         False, "let each step read all text that has arrived, not only the look-ahead it waits for (syncspeech only)"
     )
     text_per_step: int = knob(
-        1, "most text tokens spoken in one step where the text is ahead of the speech (syncspeech only)"
+        1, "most text tokens spoken in one step where the text is ahead of the speech (syncspeech only)", at_least=1
     )
     refinements: int = knob(
         0, "further passes over a step's speech tokens, 0 to 3: slower, the surest ones stay (syncspeech only)"
     )
-    duration_top_k: int = knob(3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)")
+    duration_top_k: int = knob(
+        3, "durations are drawn from the k likeliest; 1 takes the likeliest (syncspeech only)", at_least=1
+    )
     cuda_graphs: bool = knob(True, "on a GPU, start what repeats in the voice by CUDA graphs, recorded at the start")
-    num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder")
+    num_flow_steps: int = knob(2, "Euler steps of the flow-matching decoder", at_least=1)
     flow_guidance: float = knob(
         -1.0,
         "strength of its classifier-free guidance; 0 switches it off, at half the cost; below 0: as the weights say",
+        at_least=-1,
     )
     first_chunks: tuple[int, ...] = knob(
         (),
@@ -264,7 +269,7 @@ class WebConfig:
 
     host: str = knob("127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in")
     port: int = knob(7860, "port to listen at")
-    max_sessions: int = knob(4, "conversations at the same time; further people wait until one ends")
+    max_sessions: int = knob(4, "conversations at the same time; further people wait until one ends", at_least=1)
     resume_s: float = knob(60.0, "how long a conversation is kept for a page whose connection broke")
     reload_s: float = knob(10.0, "how long it is kept for a page that was closed or is being loaded again")
     max_recording_s: float = knob(1800.0, "the latest part of a conversation that its recording keeps")
@@ -279,7 +284,7 @@ class ServeConfig:
 
     host: str = knob("127.0.0.1", "address to listen at; 0.0.0.0 lets other machines in")
     port: int = knob(8765, "port to listen at")
-    max_sessions: int = knob(4, "conversations at the same time, and as many other requests")
+    max_sessions: int = knob(4, "conversations at the same time, and as many other requests", at_least=1)
     wait_s: float = knob(5.0, "how long one more of them waits for a free place before it is turned away")
     max_waiting_s: float = knob(300.0, "sound that a conversation may have sent and not had recognised")
     max_upload_mb: int = knob(25, "largest recording that may be sent to be transcribed")

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import soxr
 
+from configs.schema import ConfigError
+
 SAMPLE_RATE = 24_000
 TOKEN_SAMPLES = 960  # one speech token: 40 ms
 LEAD_S, TAIL_S = 0.08, 0.12  # silence kept before the first and after the last phone
@@ -41,7 +43,7 @@ _ESPEAK_PHONES = {
 }
 
 
-class SynthesizerError(Exception):
+class SynthesizerError(ConfigError):
     """A speech program is missing or refuses a voice; the message says how to get it."""
 
 

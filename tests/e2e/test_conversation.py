@@ -12,6 +12,7 @@ import torch
 from app.events import BotSpeaking, Failed, Interrupted, ReplyText, TurnDone, UserSpeaking, UserText
 from app.reply import SessionOptions
 from app.session import Session
+from app.trace import waterfall_line
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
 from asr.base import SpeechSustained, VoiceHeard
 from audio_io.clock import LoopClock
@@ -81,6 +82,8 @@ class Talk:
         if isinstance(event, TurnDone):
             self.open -= 1
             self.traces.append(event.trace)
+            assert waterfall_line(event.trace).startswith(f"turn {event.turn}")
+            assert event.trace.to_json()["turn"] == event.turn
 
     def when(self, kind):
         return [at for at, event in self.events if isinstance(event, kind)]

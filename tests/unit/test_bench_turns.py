@@ -66,6 +66,7 @@ def test_the_report_names_what_was_cut_off():
     assert page.count("| c | a b | turn at 1.4 | 500 |") == 1
 
 
+@pytest.mark.usefixtures("speech_programs")
 def test_the_two_parts_share_no_question_and_the_pauses_are_as_long_as_promised():
     held_out, development = (questions_with_pauses(part)[:12] for part in (HELD_OUT, DEVELOPMENT))
     assert not {case.text for case in held_out} & {case.text for case in development}

@@ -46,6 +46,14 @@ def test_whole_number_serves_where_a_number_is_asked():
         (["tts=3"], ["tts", "section"]),
         (["tts.speed"], ["section.key=value"]),
         (["tts.speed.x=1"], ["tts.speed"]),
+        (["runtime.num_threads=0"], ["runtime.num_threads is 0", "1 or more"]),
+        (["tts.seed=-1"], ["tts.seed is -1", "0 or more"]),
+        (["audio.max_ahead_s=-0.5"], ["audio.max_ahead_s is -0.5", "0 or more"]),
+        (["audio.max_ahead_s=.nan"], ["audio.max_ahead_s", "0 or more"]),
+        (["tts.flow_guidance=-2"], ["tts.flow_guidance", "-1 or more"]),
+        (["tts.num_flow_steps=0"], ["tts.num_flow_steps", "1 or more"]),
+        (["llm.max_reply_tokens=0"], ["llm.max_reply_tokens", "1 or more"]),
+        (["tts.duration_top_k=0"], ["tts.duration_top_k", "1 or more"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(settings, words):

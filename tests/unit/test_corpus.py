@@ -1,6 +1,6 @@
 """The synthetic corpus: exact times, resumable and seeded building, held-out text and voices kept apart.
 
-Needs flite and espeak-ng, as the training does: without them these tests fail.
+Needs flite and espeak-ng, as the training does.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from app.small.evaluate import held_out
 from app.small.text import mentions
 from app.small.voices import Speaker, Voice, held_out_voices, training_voices
 
+pytestmark = pytest.mark.usefixtures("speech_programs")
 TEXT = "Well, it's a well-known cat. Isn't it? I'm a teacher!"
 
 

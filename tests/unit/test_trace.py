@@ -58,6 +58,25 @@ def test_the_file_follows_its_schema(tmp_path, turn):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_stage_that_never_was_took_no_time():
+    """An apology is spoken where the language model fails before its first word."""
+    turn = complete_turn()
+    turn.marks.llm_first_token = None
+    assert tuple(turn.waterfall) == STAGES
+    assert turn.waterfall["llm_first_token_s"] == 0.0
+    assert sum(turn.waterfall.values()) == pytest.approx(turn.voice_to_voice_s)
+    turn.marks.speech_steps.clear()
+    assert sum(turn.waterfall.values()) == pytest.approx(turn.voice_to_voice_s)
+    assert waterfall_line(turn).startswith("turn 1  voice-to-voice 620 ms")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "trace.json").mkdir()
+    with pytest.raises(OSError, match=r"trace\.json"):
+        write_json(tmp_path / "trace.json", [complete_turn()], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+
+
 def test_the_schema_rejects_what_is_missing_or_unknown(tmp_path):
     turn = complete_turn().to_json()
     about = {"machine": "m", "python": "3", "packages": {}, "config": {}}
