@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 BUNDLED = "bundled"
+MAX_REFERENCE_S = 15.0  # of a recording that a voice is made from
 
 
 class ConfigError(Exception):
