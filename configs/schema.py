@@ -240,6 +240,11 @@ class TtsConfig:
         "speech tokens of the decoder's first chunks; the ones after them are as its weights were made for. Small ones are "
         "heard sooner",
     )
+    max_left_chunks: int = knob(
+        0,
+        "chunks before the current one, the voice's prompt included, that the decoder's attention keeps: bounds its memory and "
+        "time over a long reply; 0: as the weights say, which for public ones is all",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto",
         "numbers of its matrices; auto is float32 on a CPU, bfloat16 on a GPU (norms, phases, spectra stay float32)",
