@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.bench.options import BENCHMARKS, add_bench
 from app.data import options as data
-from configs.schema import ConfigError
+from configs.schema import MAX_REFERENCE_S, ConfigError
 
 EVALUATIONS = {"small": "app.small.evaluate", "tts": "app.data.evaluate", "decoder": "app.small.decoder_settings"}
 TRAININGS = {"small": "app.small.pipeline", "tmt": "app.data.train", "student": "app.data.student"}
@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     )
     voice = argparse.ArgumentParser(add_help=False)
     voice.add_argument(
-        "--voice", metavar="REF.wav", help="speak in the voice of this recording (3 to 15 s of one person)"
+        "--voice",
+        metavar="REF.wav",
+        help=f"speak in the voice of this recording (3 to {MAX_REFERENCE_S:g} s of one person)",
     )
     voice.add_argument(
         "--voice-text",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 BUNDLED = "bundled"
+MAX_REFERENCE_S = 15.0  # of a recording that a voice is made from
 
 
 class ConfigError(Exception):
@@ -243,6 +244,11 @@ class TtsConfig:
         (),
         "speech tokens of the decoder's first chunks; the ones after them are as its weights were made for. Small ones are "
         "heard sooner",
+    )
+    max_left_chunks: int = knob(
+        0,
+        "chunks before the current one, the voice's prompt included, that the decoder's attention keeps: bounds its memory and "
+        "time over a long reply; 0: as the weights say, which for public ones is all",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
         "auto",

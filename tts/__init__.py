@@ -67,10 +67,14 @@ def build(config: TtsConfig, runtime: RuntimeConfig) -> "SyncSpeech":
 
 
 def load_flow(config: TtsConfig, device: str) -> "FlowDecoder":
-    """Load the chosen flow-matching decoder. Raises CheckpointError."""
+    """Load the chosen flow-matching decoder. Raises CheckpointError, ConfigError."""
     from tts import precision, public
 
+    if config.max_left_chunks < 0:
+        raise ConfigError(f"tts.max_left_chunks is {config.max_left_chunks}: give 0, as the weights say, or more.")
     flow = public.load(public.FLOW, _folder(config.flow, "flow"), device=device)
+    if config.max_left_chunks:
+        flow.bound_left_context(config.max_left_chunks)
     return precision.lower(flow, precision.resolve(config.dtype, device))
 
 

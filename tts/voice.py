@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from configs.schema import MAX_REFERENCE_S
 from tts.base import SAMPLE_RATE, SAMPLES_PER_TOKEN, VoiceError
 from tts.features import mel_24k, resample
 from tts.speaker import SpeakerEncoder
 from tts.tokenizer import SpeechTokenizer
 
 MIN_SPEECH_S = 1.0
-MAX_REFERENCE_S = 12.0
 
 _MAX_READ_S = 120.0  # of a longer file only the beginning is looked at
 _FRAME_S = 0.02
@@ -98,7 +98,7 @@ class VoiceEncoder:
         return self._tokenizer.encode(resample(samples, SAMPLE_RATE, 16_000)).astype(np.int64)
 
 
-def read_reference(path: Path, *, min_speech_s: float = MIN_SPEECH_S, max_s: float = MAX_REFERENCE_S) -> Reference:
+def read_reference(path: Path, *, min_speech_s: float = MIN_SPEECH_S) -> Reference:
     """Read a WAV, FLAC, OGG or MP3 file of any rate and number of channels and make it fit to be a voice.
 
     Raises VoiceError, in one sentence, when it is missing, not audio, empty, not finite, silent or has less than
@@ -113,17 +113,20 @@ def read_reference(path: Path, *, min_speech_s: float = MIN_SPEECH_S, max_s: flo
     samples = resample(samples - samples.mean(), rate, SAMPLE_RATE)
     speech = _speech_frames(samples)
     if not speech.any():
-        raise VoiceError(f"the reference audio {path} is silent: give 3 to 12 s of one person speaking.")
+        raise VoiceError(
+            f"the reference audio {path} is silent: give 3 to {MAX_REFERENCE_S:g} s of one person speaking."
+        )
     speech_s = float(speech.sum()) * _FRAME_S
     if speech_s < min_speech_s:
         raise VoiceError(
             f"the reference audio {path} has only {speech_s:.1f} s of speech: "
-            f"give at least {min_speech_s:.1f} s, better 3 to 12 s."
+            f"give at least {min_speech_s:.1f} s, better 3 to {MAX_REFERENCE_S:g} s."
         )
     samples = _trimmed(samples, speech)
-    if len(samples) > max_s * SAMPLE_RATE:
-        notes.append(f"Of {len(samples) / SAMPLE_RATE:.0f} s of audio the {max_s:.0f} s with most speech are used.")
-        samples = _best_part(samples, max_s)
+    if len(samples) > MAX_REFERENCE_S * SAMPLE_RATE:
+        length_s = len(samples) / SAMPLE_RATE
+        notes.append(f"Of {length_s:.0f} s of audio the {MAX_REFERENCE_S:g} s with most speech are used.")
+        samples = _best_part(samples, MAX_REFERENCE_S)
     samples = _whole_tokens(_levelled(samples))
     return Reference(samples, tuple(notes))
 

@@ -2,7 +2,7 @@
 
 Computing anew is what the public streaming decoder does: at every chunk the prompt and all speech tokens so far go through
 encoder and estimator, and only the newest mel frames are kept. Both ways take turns chunk by chunk in one run and give the
-same mel. The vocoder is not counted, it has a cache in both.
+same mel. The vocoder is not counted, it has a cache in both. What the caches cost is memory, which is counted too.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,14 @@ from app.about import about
 from app.assemble import prepare_process
 from app.configuration import configuration
 from configs.schema import ConfigError, TtsConfig
-from tts.base import TOKEN_HZ
+from tts.base import MEL_HZ, TOKEN_HZ
 from tts.decoder.config import FlowConfig
 from tts.decoder.flow import FlowDecoder
+from tts.decoder.flow_state import FlowState
 
 PROMPT_S = 4.0  # of the reference recording
 CACHED, ANEW = "caches", "all anew"
+_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,31 @@ class Chunk:
     difference: float  # largest, of the log mel
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What the keys and values of one voice that speaks take, in MiB of 2**20 bytes."""
+
+    per_second: float  # of one second of speech, prompt or reply, while attention keeps it
+    kept: float  # of all that attention keeps after the reply
+    allocated: float  # by then, with the room that is kept for what follows
+
+
+def memory(state: FlowState) -> Memory:
+    """Of a state that has decoded something; its other tensors have fixed sizes, and small ones."""
+    per_second = kept = allocated = 0
+    at_tokens = len(state.encoder.blocks.caches)
+    for place, cache in enumerate(state.caches()):
+        rate = TOKEN_HZ if place < at_tokens else MEL_HZ
+        both = (cache.keys, cache.values)
+        of_frame = sum(tensor[:, :, :1].numel() * tensor.element_size() for tensor in both)
+        per_second += rate * of_frame
+        kept += len(cache) * of_frame
+        allocated += sum(tensor.nbytes for tensor in both)
+    return Memory(per_second / _MIB, kept / _MIB, allocated / _MIB)
+
+
 @torch.inference_mode()
-def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> list[Chunk]:
+def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> tuple[list[Chunk], Memory]:
     """Decode a reply of random speech tokens behind a random prompt, whole chunks only."""
     size, lookahead = flow.config.chunk_tokens, flow.config.lookahead_tokens
     count = max(1, round(seconds * TOKEN_HZ / size)) * size
@@ -58,7 +83,7 @@ def play(flow: FlowDecoder, seconds: float, *, show_bar: bool = False) -> list[C
         anew, anew_s = timed(device, partial(flow.generate, given, speaker, before, mel, final=False))
         difference = float((cached - anew[:, :, -2 * size :]).abs().max())
         chunks.append(Chunk(end / TOKEN_HZ, {CACHED: cached_s, ANEW: anew_s}, difference))
-    return chunks
+    return chunks, memory(state)
 
 
 def prompt(flow: FlowDecoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -99,7 +124,7 @@ def ratios(chunks: list[Chunk]) -> dict[str, float]:
 
 def page(values: dict[str, Any]) -> str:
     """The report for people."""
-    run, chunks = values["about"], values["chunks"]
+    run, chunks, held = values["about"], values["chunks"], values["memory"]
     shown = chunks[:: max(1, len(chunks) // 6)]
     return "\n".join(
         [
@@ -120,6 +145,12 @@ def page(values: dict[str, Any]) -> str:
             "",
             f"Largest difference of the log mel between the two: {values['difference']:.1e}.",
             "",
+            "| memory of the caches, one voice that speaks | MiB |",
+            "|---|---|",
+            f"| per second of speech, prompt or reply, that attention keeps | {held['per_second']:.2f} |",
+            f"| kept after the reply | {held['kept']:.1f} |",
+            f"| allocated by then | {held['allocated']:.1f} |",
+            "",
         ]
     )
 
@@ -130,8 +161,9 @@ def decoder(size: str, config: TtsConfig, device: str) -> tuple[FlowDecoder, str
 
     if size == "small":
         return load_flow(config, device), "weights of the configuration"
+    full = FlowConfig(max_left_chunks=config.max_left_chunks or None)
     torch.manual_seed(1)
-    return FlowDecoder(FlowConfig()).eval().requires_grad_(False).to(device), "random weights"
+    return FlowDecoder(full).eval().requires_grad_(False).to(device), "random weights"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -145,7 +177,7 @@ def run(options: argparse.Namespace) -> int:
     torch.set_num_threads(config.runtime.num_threads)
     flow, weights = decoder(options.size, config.tts, options.device)
     play(flow, 2.0)  # so that no chunk pays for what is done once
-    chunks = play(flow, options.seconds, show_bar=sys.stderr.isatty())
+    chunks, held = play(flow, options.seconds, show_bar=sys.stderr.isatty())
     values = {
         "about": about(
             config,
@@ -158,6 +190,7 @@ def run(options: argparse.Namespace) -> int:
         "chunks": [{"end_s": c.end_s, "seconds": c.seconds} for c in chunks],
         "ratios": ratios(chunks),
         "difference": max(chunk.difference for chunk in chunks),
+        "memory": asdict(held),
     }
     options.report.mkdir(parents=True, exist_ok=True)
     (options.report / "report.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

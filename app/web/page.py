@@ -16,7 +16,7 @@ from app.web.person import RANGES, defaults
 from app.web.voices import OWN, Candidate, VoiceLibrary
 from asr import limits
 from audio_io.base import PLAYBACK_HZ
-from configs.schema import AppConfig
+from configs.schema import MAX_REFERENCE_S, AppConfig
 from tts.base import SynthesisError, VoiceError
 
 STATIC = Path(__file__).parent / "static"
@@ -120,7 +120,7 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
     recording = gr.Audio(
         sources=["upload", "microphone"],
         type="filepath",
-        label="3 to 15 seconds of one person, without music",
+        label=f"3 to {MAX_REFERENCE_S:g} seconds of one person, without music",
         editable=False,
         elem_id="va-reference",
     )

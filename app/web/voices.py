@@ -25,7 +25,7 @@ from audio_io.resample import resample
 from tts.base import SAMPLE_RATE, Synthesizer, VoiceError
 
 OWN = "Assistant's own voice"
-MIN_SPEECH_S, MAX_S = 2.0, 15.0
+MIN_SPEECH_S = 2.0
 _MAX_NAME_CHARS = 40
 _MAX_TRANSCRIPT_CHARS = 500
 _MAX_PREVIEW_CHARS = 200
@@ -89,7 +89,7 @@ class VoiceLibrary:
         from tts.voice import read_reference
 
         try:
-            reference = read_reference(recording, min_speech_s=MIN_SPEECH_S, max_s=MAX_S)
+            reference = read_reference(recording, min_speech_s=MIN_SPEECH_S)
         except VoiceError as error:
             raise VoiceError(str(error).replace(str(recording), recording.name)) from None
         text = self._recognizer.transcribe(resample(reference.samples, SAMPLE_RATE, CAPTURE_HZ))

@@ -25,7 +25,7 @@ def golden_folder(request: pytest.FixtureRequest) -> Golden:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per recorded mel and per recorded token trace."""
+    """One test per recorded mel, per recorded token trace and per recorded stream."""
     golden = metafunc.config.stash[GOLDEN]
     patterns = {
         "recorded_mel": ("flow_io", r"(mel_P(\d+)_N(\d+)_(full|stream)_(fin|nofin))"),
@@ -36,6 +36,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if fixture in metafunc.fixturenames:
             found = [match.groups() for name in golden.names(file) if (match := re.fullmatch(pattern, name))]
             metafunc.parametrize(fixture, found, ids=[groups[0] for groups in found])
+    if "recorded_stream" in metafunc.fixturenames:
+        streams = golden.streams()
+        metafunc.parametrize("recorded_stream", streams.items(), ids=streams.keys())
     if "growing_prompt" in metafunc.fixturenames:
         found = [re.fullmatch(r"mel_P(\d+)_prefix\d+_stream_nofin", name) for name in golden.names("flow_io")]
         metafunc.parametrize("growing_prompt", sorted({int(match[1]) for match in found if match}))
@@ -48,4 +51,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section(f"largest error of each tensor of {golden.folder}")
     for (file, name), (error, allowed) in sorted(golden.errors.items()):
         mark = "" if error <= allowed else "  TOO FAR"
-        terminalreporter.write_line(f"{file:26} {name:36} {error:8.1e}  allowed {allowed:.0e}{mark}")
+        terminalreporter.write_line(f"{file:26} {name:44} {error:8.1e}  allowed {allowed:.0e}{mark}")

@@ -16,6 +16,7 @@ from tts.interleaved.config import InterleavedConfig
 from tts.speaker import SpeakerConfig
 from tts.tokenizer import SpeechTokenizerConfig
 
+EXACT = 0.0  # tolerance of what is counted or chosen
 BUNDLED = Path(__file__).parents[1] / "assets" / "golden"
 
 
@@ -46,6 +47,12 @@ class Golden:
         """Names and shapes of a public file, in its order."""
         tensors = json.loads(self._there(f"manifest_{name}.json").read_text())["tensors"]
         return [(tensor["name"], tensor["shape"]) for tensor in tensors]
+
+    def streams(self) -> dict[str, Any]:
+        """Calls of each recorded stream; none when the file is absent."""
+        path = self.folder / "stream_trace.json"
+        traced = json.loads(path.read_text()) if path.is_file() else {}
+        return {name: case for name, case in traced.items() if "calls" in case}
 
     def tolerance(self, kind: str) -> float:
         """What config.json allows for a kind of tensor."""
@@ -179,7 +186,7 @@ class Vectors(dict[str, Tensor]):
     def near(self, name: str, ours: Tensor, theirs: Tensor, tolerance: str | float) -> None:
         """The same with a given reading of the tensor."""
         assert ours.shape == theirs.shape, f"{name} is {list(ours.shape)}, expected {list(theirs.shape)}"
-        error = float((ours - theirs).abs().max())
+        error = float((ours.double() - theirs.double()).abs().max())
         allowed = self.golden.tolerance(tolerance) if isinstance(tolerance, str) else tolerance
         before, _ = self.golden.errors.get((self.file, name), (0.0, 0.0))
         self.golden.errors[self.file, name] = max(error, before), allowed

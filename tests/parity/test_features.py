@@ -21,6 +21,11 @@ def test_mel_24k(golden: Vectors, fmax: float, name: str) -> None:
     golden.close(name, features.mel_24k(golden["wav24k"], fmax), FEATURES)
 
 
+def test_mel_filters(golden: Vectors) -> None:
+    bank = features._slaney_bank(24_000, 1920, 80, 8000.0, torch.device("cpu"))
+    golden.close("melbank_fmax8000_rowsum", bank.sum(dim=1), 1e-6)
+
+
 def test_log_mel_16k(golden: Vectors) -> None:
     golden.close("logmel128_16k", features.log_mel_16k(golden["wav16k"]), FEATURES)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.parity.golden import Golden, Vectors
+from tests.parity.golden import EXACT, Golden, Vectors
 from tts.base import CheckpointError
 from tts.interleaved import sequence
 from tts.interleaved.config import InterleavedConfig
@@ -85,19 +85,23 @@ def test_logits_of_an_interleaved_sequence(model: InterleavedLm, golden: Vectors
 @pytest.mark.parametrize(("name", "form"), [("bistream", sequence.interleaved), ("unistream", sequence.complete)])
 def test_training_sequences_targets_and_loss(model: InterleavedLm, golden: Vectors, name: str, form: object) -> None:
     text, speech = golden["text"][0].numpy(), golden["speech"][0].numpy()
-    losses, num_targets = 0.0, 0
+    losses, num_right, num_targets = 0.0, 0, 0
     for row, (num_text, num_speech) in enumerate([(12, 45), (10, 40)]):
         made, targets = form(model.config, text[:num_text], speech[:num_speech])
         theirs = golden[f"train_{name}_target"][row]
         length = int(golden[f"train_{name}_input_len"][row])
-        assert len(made) == len(targets) == length
-        assert np.array_equal(np.where(targets == sequence.IGNORED, -1, targets), theirs[:length].numpy())
+        assert len(made) == len(targets)
+        golden.near(f"train_{name}_input_len", torch.tensor(len(made)), torch.tensor(length), EXACT)
+        ours = torch.from_numpy(np.where(targets == sequence.IGNORED, -1, targets))
+        golden.near(f"train_{name}_target", ours, theirs[:length], EXACT)
         embedded = model.embed(torch.from_numpy(made)[None])
-        assert torch.equal(embedded[0], golden[f"train_{name}_input"][row, :length])
+        golden.near(f"train_{name}_input", embedded[0], golden[f"train_{name}_input"][row, :length], EXACT)
         logits = model.llm_decoder(model(embedded))[0]
         losses += float(F.cross_entropy(logits, torch.from_numpy(targets), reduction="sum"))
+        num_right += int((logits.argmax(dim=1).numpy() == targets).sum())
         num_targets += int((targets != sequence.IGNORED).sum())
     golden.close(f"train_{name}_loss", torch.tensor([losses / num_targets]), LOGITS)
+    golden.close(f"train_{name}_acc", torch.tensor([num_right / num_targets]), 1e-6)
 
 
 def recorded_choice(config: InterleavedConfig, length: int) -> Chooser:
@@ -134,7 +138,7 @@ def test_generated_tokens(
             spoken += block.tokens.tolist()
         return spoken
 
-    assert generate(exact=True) == recorded
+    golden.close(name, torch.tensor(generate(exact=True)), EXACT)
     if not golden_folder.given:
         spoken, until = generate(exact=False), FAULTLESS.get(name, len(recorded))
         assert spoken[:until] == recorded[:until]
@@ -148,13 +152,13 @@ def test_nucleus(golden: Vectors, name: str, drawn: str) -> None:
     found, weights_of = nucleus(scores, 0.8, 25)
     assert len(found) == count
     assert np.array_equal(found, np.argsort(-scores, kind="stable")[:count])
-    np.testing.assert_allclose(weights_of, drawn_from / drawn_from.sum(), atol=1e-6)
+    golden.near(drawn, torch.from_numpy(weights_of), torch.from_numpy(drawn_from / drawn_from.sum()), 1e-6)
 
 
 def test_fallback_of_a_repetition(golden: Vectors) -> None:
     scores = golden["ras_logp"].double().numpy()
-    theirs = golden["ras_rep_fallback_probs"].numpy()
-    np.testing.assert_allclose(fallback(scores, int(theirs.argmin())), theirs, atol=1e-6)
+    repeated = int(golden["ras_rep_fallback_probs"].argmin())
+    golden.close("ras_rep_fallback_probs", torch.from_numpy(fallback(scores, repeated)), 1e-6)
 
 
 class Recorded(np.random.Generator):

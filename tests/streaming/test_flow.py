@@ -1,11 +1,15 @@
 """The flow decoder: any way of handing over the tokens gives the mel of the whole sequence."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import tts
+from configs.schema import ConfigError, TtsConfig
+from tts import checkpoint
 from tts.decoder.config import EncoderConfig, EstimatorConfig, FlowConfig
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
@@ -140,17 +144,43 @@ def test_memory_is_flat_with_bounded_left_context() -> None:
     flow = build(BOUNDED)
     state = flow.start(SPEAKER)
 
-    def capacity() -> int:
-        caches = [block.attention[0] for estimator in state.estimators for block in estimator.blocks]
-        caches += [*state.encoder.blocks.caches, *state.encoder.up_blocks.caches]
-        return sum(cache.keys.numel() + cache.values.numel() for cache in caches)
+    sizes = capacities(flow, state)
+    assert sizes[-1] == sizes[10]
+    assert len(state.estimators[0].blocks[0].attention[0]) == (2 + 1) * 8
 
+
+def capacities(flow: FlowDecoder, state: FlowState) -> list[int]:
+    """Numbers that the caches hold after each of 40 chunks."""
     sizes = []
     for _ in range(40):
         flow.step(TOKENS[:, :4], state)
-        sizes.append(capacity())
+        sizes.append(sum(cache.keys.numel() + cache.values.numel() for cache in state.caches()))
+    return sizes
+
+
+def test_a_setting_bounds_the_left_context_of_weights_that_look_back_at_everything(tmp_path: Path) -> None:
+    endless = build(replace(BOUNDED, max_left_chunks=None))
+    checkpoint.save(tmp_path, endless, endless.config.to_dict(), dtype=torch.float32)
+    as_made = tts.load_flow(TtsConfig(flow=str(tmp_path)), "cpu")
+    assert torch.equal(as_made.generate(TOKENS, SPEAKER), endless.generate(TOKENS, SPEAKER))
+    sizes = capacities(as_made, as_made.start(SPEAKER))
+    assert sizes[-1] > 2 * sizes[10]
+    flow = tts.load_flow(TtsConfig(flow=str(tmp_path), max_left_chunks=2), "cpu")
+    assert flow.config == BOUNDED
+    state = flow.start(SPEAKER)
+    sizes = capacities(flow, state)
     assert sizes[-1] == sizes[10]
-    assert len(state.estimators[0].blocks[0].attention[0]) == (2 + 1) * 8
+    assert {len(cache) for cache in state.encoder.blocks.caches} == {(2 + 1) * 4}
+    assert {len(cache) for cache in state.caches()} == {(2 + 1) * 4, (2 + 1) * 8}
+    whole = flow.generate(TOKENS, SPEAKER)
+    torch.testing.assert_close(whole, build(BOUNDED).generate(TOKENS, SPEAKER), atol=1e-5, rtol=0)
+    assert (whole - endless.generate(TOKENS, SPEAKER)).abs().max() > 1e-3
+    torch.testing.assert_close(stream(flow, flow.start(SPEAKER), [7, 33, 7]), whole, atol=1e-4, rtol=0)
+
+
+def test_a_negative_left_context_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tts\.max_left_chunks is -1: give 0"):
+        tts.load_flow(TtsConfig(max_left_chunks=-1), "cpu")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

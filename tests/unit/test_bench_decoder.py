@@ -8,7 +8,7 @@ import torch
 from app import cli
 from app.bench.decoder import ANEW, CACHED, Chunk, page, play, ratios
 from tts.decoder.config import EncoderConfig, EstimatorConfig, FlowConfig
-from tts.decoder.flow import FlowDecoder
+from tts.decoder.flow import MAX_CHUNKS_PER_PASS, FlowDecoder
 
 
 @pytest.mark.parametrize("left_chunks", [None, 2])
@@ -23,10 +23,18 @@ def test_both_ways_decode_the_same_mel(left_chunks):
             ),
         )
     ).eval()  # fmt: skip
-    chunks = play(flow, 2.0)
+    chunks, held = play(flow, 2.0)
     assert [chunk.end_s for chunk in chunks] == pytest.approx([0.2 * n for n in range(1, 11)])
     assert max(chunk.difference for chunk in chunks) < 1e-4
     assert all(chunk.seconds[way] > 0 for chunk in chunks for way in (CACHED, ANEW))
+    # Keys and values, float32: an encoder block of width 32 at 25 Hz, one at 50 Hz, and three transformer layers of as much
+    # at 50 Hz, for both flow steps and with and without the condition.
+    per_second = 2 * 4 * 32 * (25 + 50 + 3 * 50 * 2 * 2)
+    kept_s = 4.0 + 2.0 if left_chunks is None else 0.2 * (left_chunks + 1)
+    assert held.per_second * 2**20 == pytest.approx(per_second)
+    assert held.kept * 2**20 == pytest.approx(per_second * kept_s)
+    of_pass = MAX_CHUNKS_PER_PASS * 0.2 * held.per_second
+    assert held.kept <= held.allocated <= 2 * (held.kept + of_pass)
 
 
 def test_ratios_are_of_sums_and_of_the_first_and_last_fifth():
@@ -43,5 +51,7 @@ def test_the_command_writes_its_report_and_refuses_what_cannot_be(tmp_path, caps
     assert (tmp_path / "report.md").read_text() == page(values) == capsys.readouterr().out
     assert values["difference"] < 1e-3
     assert values["chunks"][-1]["end_s"] == pytest.approx(3.2)
+    assert values["memory"]["kept"] == pytest.approx(3.6 * values["memory"]["per_second"])  # 8 chunks, and the newest
+    assert f"| kept after the reply | {values['memory']['kept']:.1f} |" in page(values)
     assert cli.main(["bench", "decoder", "--seconds", "0"]) == 2
     assert "--seconds 0" in capsys.readouterr().err

@@ -17,8 +17,9 @@ from configs.schema import RuntimeConfig, TtsConfig
 from tests.public_folder import FLOW, LM, SPEAKER, TOKENIZER, VOCODER
 from tts import public
 from tts.base import CheckpointError
+from tts.decoder.config import FlowConfig
 from tts.decoder.flow import FlowDecoder
-from tts.decoder.vocoder import Vocoder
+from tts.decoder.vocoder import Vocoder, VocoderConfig
 from tts.interleaved.model import TIED_HEAD, InterleavedLm
 from tts.speaker import SpeakerEncoder
 from tts.tokenizer import SpeechTokenizer
@@ -263,3 +264,33 @@ def test_the_configuration_takes_public_files(flow: FlowDecoder, vocoder: Vocode
     for chosen in (replace(TtsConfig(), flow=str(tmp_path)), replace(TtsConfig(), vocoder=str(tmp_path / "hift.pt"))):
         with pytest.raises(CheckpointError, match=r"(flow|hift)\.pt does not fit (FlowDecoder|Vocoder): .*misshapen"):
             tts.build(chosen, RuntimeConfig())
+
+
+@torch.inference_mode()
+def test_files_of_the_public_size_decode(tmp_path: Path) -> None:
+    def write(model: nn.Module, file: Path) -> None:
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        numbers = 0.05 * torch.randn(
+            max(shape.numel() for shape in shapes.values())
+        )  # all tensors share them: small files
+        torch.save({name: numbers[: shape.numel()].view(shape) for name, shape in shapes.items()}, file)
+
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        made = {public.FLOW: FlowDecoder(FlowConfig()), public.VOCODER: Vocoder(VocoderConfig(), weight_norm=True)}
+    for part, model in made.items():
+        write(model, tmp_path / part.file)
+    config = TtsConfig(flow=str(tmp_path / "flow.pt"), vocoder=str(tmp_path / "hift.pt"))
+    flow, vocoder = tts.load_flow(config, "cpu"), tts.load_vocoder(config, "cpu")
+    sizes = [sum(value.numel() for value in model.state_dict().values()) for model in (flow, vocoder)]
+    magnitudes = sum(
+        value.numel() for name, value in made[public.VOCODER].state_dict().items() if name.endswith("original0")
+    )
+    assert sizes == [112_549_360, 20_821_295 - magnitudes]  # weight norm is multiplied out
+    state = flow.start(torch.randn(1, 192), num_flow_steps=2)
+    mel = flow.step(torch.randint(6561, (1, 28)), state)
+    assert mel.shape == (1, 80, 50)
+    samples = vocoder.stream(mel, vocoder.initial_state(), last=True)
+    assert samples.shape == (1, 50 * 480)
+    assert samples.isfinite().all()
+    assert samples.std() > 0

@@ -16,6 +16,7 @@ from tests.fakes import InlineWorker
 from tests.unit.test_voice import talk, wav
 from tests.web import ScriptedRecognizer, ScriptedSynthesizer
 from tts.base import VoiceError
+from tts.voice import read_reference
 
 
 def library(folder, synthesizer=None, max_voices=3, prosody=False, worker=None):
@@ -61,6 +62,17 @@ async def test_a_recording_is_trimmed_read_kept_and_used(tmp_path, recording):
     assert list((tmp_path / "voices").iterdir()) == []
     with pytest.raises(VoiceError, match="no voice 'Anna of Bath' any more"):
         await again.prepared("Anna of Bath")
+
+
+async def test_what_is_kept_of_a_long_recording_is_all_that_is_spoken_from(tmp_path):
+    voices = library(tmp_path / "voices")
+    candidate = await voices.examine(wav(tmp_path / "long.wav", talk(20.0)))
+    assert 13.0 < candidate.seconds <= 15.0
+    assert "Of 20 s of audio the 15 s with most speech are used." in candidate.notes
+    await voices.save("Anna", candidate, "all of it", consent=True)
+    again = read_reference(next((tmp_path / "voices").glob("*/reference.wav")))
+    assert len(again.samples) / 24_000 == pytest.approx(candidate.seconds, abs=0.3)
+    assert again.notes == ()
 
 
 @pytest.mark.parametrize(

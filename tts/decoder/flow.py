@@ -7,6 +7,7 @@ normalised and (B, T, M).
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,6 +91,11 @@ class FlowDecoder(nn.Module):
         flow = cls(FlowConfig.from_dict(checkpoint.read_config(directory)))
         checkpoint.load_into(flow, checkpoint.read_state(directory), directory)
         return flow.eval()
+
+    def bound_left_context(self, max_chunks: int) -> None:
+        """Let attention, the encoder's and the estimator's, look back at most so many chunks, whatever the weights say."""
+        self.config = replace(self.config, max_left_chunks=max_chunks)
+        self.encoder.max_left_chunks = self.decoder.estimator.max_left_chunks = max_chunks
 
     def normalise(self, mel: Tensor) -> Tensor:
         """Log mel -> the scale the flow works on."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tts.decoder.encoder import EncoderState
 from tts.decoder.estimator import EstimatorState
+from tts.modules.attention import AttentionCache
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +38,11 @@ class FlowState:
         self.pending, self.prompt = self.pending[:, :0], self.prompt[:, :0]
         self.num_frames = self.prompt_frames = 0
         self.first_chunks = ()
+
+    def caches(self) -> list[AttentionCache]:
+        """Keys and values of the encoder's two stacks and of the estimator at each flow step."""
+        estimators = [cache for estimator in self.estimators for cache in estimator.caches()]
+        return [*self.encoder.blocks.caches, *self.encoder.up_blocks.caches, *estimators]
 
     def clone(self) -> "FlowState":
         """An independent copy."""
