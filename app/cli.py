@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
         parents=[common, voice],
         help="talk by microphone and loudspeaker",
         description="Talk with the assistant. Speak when it listens; speak over it to interrupt. Keys: m mutes the "
-        "microphone, t types a line, s stops the reply, q leaves; Ctrl+C stops the reply, twice leaves.",
+        "microphone, t types a line, s stops the reply, q leaves; Ctrl+C stops the reply, twice within two seconds leaves.",
     )
     talk.add_argument("--input-device", metavar="DEVICE", help="microphone: id or part of the name (see `devices`)")
     talk.add_argument("--output-device", metavar="DEVICE", help="loudspeaker: id or part of the name")

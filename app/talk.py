@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import math
 import os
 import signal
 import sys
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from app.terminal import TalkScreen
 
 RETRY_S = 2.0  # between looks for a device that has gone
-TWICE_S = 1.5  # two Ctrl+C within this time leave
+TWICE_S = 2.0  # two Ctrl+C within this time leave
 
 
 def run(options: argparse.Namespace) -> int:
@@ -122,13 +123,13 @@ def open_device(config: AppConfig, *, listen: bool = True) -> LocalDevice:
 class Leaving:
     """Ctrl+C once stops the reply, twice leaves."""
 
-    last: float = -10.0
+    asks: bool  # at the first one without a reply; false where no keyboard could send the second
+    last: float = -math.inf
 
     def now(self, speaking: bool) -> bool:
         """Whether this Ctrl+C means to leave."""
-        again = time.monotonic() - self.last < TWICE_S
-        self.last = time.monotonic()
-        return again or not speaking
+        before, self.last = self.last, time.monotonic()
+        return self.last - before < TWICE_S or not (speaking or self.asks)
 
 
 class Talk:
@@ -145,7 +146,7 @@ class Talk:
         self._plain = Screen(sys.stdout)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
-        self._leaving = Leaving()
+        self._leaving = Leaving(asks=sys.stdin.isatty())
 
     async def run(self) -> None:
         """Load, converse, leave."""
@@ -305,8 +306,10 @@ class Talk:
         speaking = session is not None and session.state in (State.THINKING, State.BOT_SPEAKING)
         if self._leaving.now(speaking):
             self._stop.set()
-        elif session:
+        elif session is not None and speaking:
             self._start(session.stop_speaking())
+        else:  # a reply may have ended just as its listener wanted to stop it
+            self._say("Ctrl+C again to leave")
 
     def _hung_up(self) -> None:
         _silence()

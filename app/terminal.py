@@ -20,7 +20,7 @@ REFRESH_HZ = 12
 _QUIET_DB = -60.0
 _BAR = 12
 LEAVE = "\x04"  # what a terminal sends for the end of input
-HELP = "m mute · t type · s stop · space push-to-talk · Ctrl+C stop, twice quit"
+HELP = "m mute · t type · s stop · space push-to-talk · Ctrl+C stop, twice leave · q leave"
 _SHOWN = {
     State.LISTENING: ("listening", "green"),
     State.USER_SPEAKING: ("hearing you", "cyan"),

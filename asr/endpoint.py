@@ -38,7 +38,20 @@ _SOUND_WEIGHT = 0.5
 _SUREST = 4.0  # log-odds of a sound beyond which it is no surer
 _UNHEARD = 1.0  # log-odds where nobody hears the sound
 _SURELY = 2.5  # log-odds from which no other sentence is waited for
+_ENDED = (
+    0.5  # log-odds of a mark that ends a sentence, and against the turn's end of one that does not: so small, because
+)
+_GOES_ON = 0.5  # recognisers set marks by the pause as much as by the words
+_ENDS, _GOINGS_ON = (".", "?", "!"), (",", "...", "\N{HORIZONTAL ELLIPSIS}", "-", "\N{EN DASH}", "\N{EM DASH}")
 _WHOLE = -0.6  # log-odds from which it is taken for all: chosen, as the others, on questions spoken with pauses
+
+
+def _mark(text: str) -> float:
+    """Log-odds by the mark after the last word that the turn is over; 0 where there is none."""
+    text = text.rstrip(" \"'\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}")
+    if text.endswith(_GOINGS_ON):
+        return -_GOES_ON
+    return _ENDED if text.endswith(_ENDS) else 0.0
 
 
 class Ear(Protocol):
@@ -65,8 +78,11 @@ class Endpoint:
         return _UNHEARD if self.ear is None else float(np.clip(self.ear.log_odds(samples, end), -_SUREST, _SUREST))
 
     def required_silence_ms(self, text: str, sound: float = _UNHEARD) -> int:
-        """Silence that ends the turn after `text`, whose capitals and punctuation do not count, and what `hear` said of it."""
-        text = normalise(text)
+        """Silence that ends the turn after `text` and what `hear` said of it.
+
+        Capitals do not count. Of punctuation, which not all recognisers write, only the last mark does, and little.
+        """
+        mark, text = _mark(text), normalise(text)
         words = text.split()
         if not words:
             return self.min_silence_ms
@@ -77,7 +93,7 @@ class Endpoint:
         closed = len(words) > 1 and text.endswith((*_CLOSINGS, *_SET_PHRASES))
         if not closed and not self.judge.knows(text):
             return self.min_silence_ms
-        log_odds = (_CLOSED if closed else self.judge(text)) + _SOUND_WEIGHT * sound
+        log_odds = (_CLOSED if closed else self.judge(text)) + _SOUND_WEIGHT * sound + mark
         if log_odds < _WHOLE:
             return self.incomplete_silence_ms
         return self.complete_silence_ms if log_odds >= _SURELY else self.probable_silence_ms

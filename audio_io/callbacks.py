@@ -1,4 +1,4 @@
-"""PortAudio's callbacks as machine code: they copy samples, and never wait for Python's interpreter.
+"""PortAudio's callbacks as machine code: they copy samples, fade over gaps, and never wait for Python's interpreter.
 
 What they share with Python is numpy memory whose addresses they are given. Everything compiled stands in this file, because
 the cache of compiled code notices only changes of the file that a function stands in. Importing it takes as long as numba's
@@ -17,7 +17,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 # a ring's counters, int64; the first two only count up, except that a cut takes back from the first
 WRITTEN, READ, OVERRUNS, UNDERRUNS, OPEN, DRY, CAPACITY, NUM_COUNTERS = range(8)
 # what a callback notes, float64
-COUNT, LOSSES, FIRST, LATEST, LONGEST_WAIT, NUM_NOTES = range(6)
+COUNT, LOSSES, FIRST, LATEST, LONGEST_WAIT, PLAYED, HELD, TAIL, FAINT, NUM_NOTES = range(10)
+
+FADE = 192  # samples, 4 to 8 ms: how fast a reply that runs dry falls silent, and comes back
 
 _INPUT_OVERFLOW, _OUTPUT_UNDERFLOW = 2, 4  # PortAudio's flags
 _CURRENT_TIME = 1  # of the three times that a callback is told
@@ -114,6 +116,25 @@ def note(notes: np.ndarray, now: float, lost: bool) -> None:
     notes[COUNT] += 1
 
 
+@_compiled("void(float64[::1], float32[::1], int64, boolean)")
+def bridge(notes: np.ndarray, samples: np.ndarray, count: int, goes_on: bool) -> None:
+    """Where a reply that goes on runs dry in `samples` (N,), of which `count` are its own, let it fade away; fade it in again.
+
+    The notes keep how far that is from one callback to the next: the last sample played, the one that fades away, and for how
+    many samples the one is still heard and the other still faint. What does not run dry stays as it is, to the sample.
+    """
+    for index in range(len(samples)):
+        if index < count:
+            notes[FAINT] = max(0.0, notes[FAINT] - 1.0)
+        elif goes_on and notes[FAINT] < FADE:
+            notes[HELD], notes[TAIL], notes[FAINT] = notes[PLAYED], FADE, FADE
+        notes[TAIL] = max(0.0, notes[TAIL] - 1.0)
+        notes[PLAYED] = samples[index] * (1.0 - notes[FAINT] / FADE) + notes[HELD] * (notes[TAIL] / FADE)
+        samples[index] = notes[PLAYED]
+    if count < len(samples) and not goes_on:
+        notes[FAINT] = 0.0  # the next reply begins at its level
+
+
 class CallbackNotes:
     """What the callbacks of one stream note of themselves."""
 
@@ -159,10 +180,13 @@ def on_input(samples: Any, _: Any, frames: Any, times: Any, flags: Any, places: 
 @_callback
 def on_output(_: Any, out: Any, frames: Any, times: Any, flags: Any, places: Any) -> int:
     """Play what a ring holds, and append it to another. `places`: notes, counters and buffer of the one, of the other."""
+    notes = numba.carray(places[0], NUM_NOTES, np.float64)
     samples = numba.carray(out, np.int64(frames), np.float32)
     counters = numba.carray(places[1], NUM_COUNTERS, np.int64)
-    take(counters, numba.carray(places[2], counters[CAPACITY], np.float32), samples)
+    went_on = counters[OPEN]
+    count = take(counters, numba.carray(places[2], counters[CAPACITY], np.float32), samples)
+    bridge(notes, samples, count, (went_on | counters[OPEN]) != 0)  # before and after: it may change meanwhile
     counters = numba.carray(places[3], NUM_COUNTERS, np.int64)
     append(counters, numba.carray(places[4], counters[CAPACITY], np.float32), samples)
-    note(numba.carray(places[0], NUM_NOTES, np.float64), times[_CURRENT_TIME], flags & _OUTPUT_UNDERFLOW != 0)
+    note(notes, times[_CURRENT_TIME], flags & _OUTPUT_UNDERFLOW != 0)
     return 0

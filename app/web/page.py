@@ -137,7 +137,9 @@ def _voice_maker(library: VoiceLibrary, chosen: gr.Dropdown) -> None:
         )
         keep = gr.Button("Save and use this voice", variant="primary", elem_id="va-keep")
     with gr.Row():
-        unwanted = gr.Dropdown(library.names(), value=None, label="Delete a voice", scale=3, min_width=160)
+        unwanted = gr.Dropdown(
+            library.names(), value=None, label="Delete a voice", scale=3, min_width=160, elem_id="va-unwanted"
+        )
         delete = gr.Button("Delete", variant="stop", scale=1, min_width=100, elem_id="va-delete")
 
     def complaint(text: str) -> Any:

@@ -16,6 +16,7 @@ import soundfile
 from scipy import signal
 
 from app.ask import SAMPLE_QUESTION
+from app.small.judges import hear_moonshine
 from audio_io.base import PLAYBACK_HZ
 from audio_io.file import read_audio, write_wav
 from audio_io.resample import resample
@@ -51,9 +52,14 @@ if CHROMIUM is None and not os.environ.get("ASSISTANT_REQUIRE_CHROMIUM"):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def voices(tmp_path_factory):
+    """Where the page keeps voices."""
+    return tmp_path_factory.mktemp("voices")
+
+
+@pytest.fixture(scope="module")
+def address(voices):
     """`launch.py web`, running."""
-    voices = tmp_path_factory.mktemp("voices")
     command = [sys.executable, "launch.py", "web", "--port", "0", "--set", f"web.voices={voices}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -170,6 +176,22 @@ def test_a_person_asks_aloud_and_hears_the_answer(new_page, tmp_path):
         first = max(0, begin + start - LOOKED_AT)
         alike.append(best_match(heard[first : first + 4 * LOOKED_AT], reply[start : start + LOOKED_AT])[1] > 0.9)
     assert np.mean(alike) > 0.7  # what the loudspeaker got is what the recording says it got
+    assert {"five", "5"} & set(re.findall(r"\w+", hear_moonshine(heard, PLAYBACK_HZ).lower()))
+
+
+def test_a_person_interrupts_by_speaking_over_the_reply(new_page):
+    page = new_page()
+    type_line(page, "tell me a story about a fox")
+    page.wait_for_selector("#va[data-state='bot speaking']")
+    page.click("#va-talk")  # the question is in the microphone a second later
+    page.wait_for_selector(".va-turn:nth-of-type(1) .va-mark >> text=interrupted")
+    unheard = page.locator(".va-turn:nth-of-type(1) .va-unheard")
+    assert unheard.inner_text().strip()
+    assert unheard.evaluate("tail => Number(getComputedStyle(tail).opacity)") < 0.6
+    shot(page, "interrupted-by-voice-1280-light")
+    page.wait_for_selector(".va-turn:nth-of-type(2) .va-user:not(.va-partial) >> text=two plus three")
+    page.wait_for_selector(".va-turn:nth-of-type(2) .va-latency")
+    assert "five" in page.inner_text(".va-turn:nth-of-type(2) .va-assistant").lower()
 
 
 def test_typing_stopping_and_loading_again(new_page):
@@ -201,7 +223,7 @@ def test_two_tabs_are_two_conversations(new_page):
     shot(two, "turn-390-light")
 
 
-def test_a_voice_is_uploaded_checked_named_used_and_deleted(new_page, tmp_path):
+def test_a_voice_is_uploaded_checked_named_used_and_deleted(new_page, voices, tmp_path):
     page = new_page(scheme="dark")
     page.click("#va-add >> text=Add a voice")
     letter = tmp_path / "letter.wav"
@@ -226,3 +248,20 @@ def test_a_voice_is_uploaded_checked_named_used_and_deleted(new_page, tmp_path):
     type_line(page, "hello there")
     page.wait_for_selector(".va-latency")
     assert page.evaluate("window.assistant.settings.voice") == "Sam"
+    (kept,) = voices.iterdir()
+    page.click("#va-delete")
+    page.wait_for_selector("#va-verdict >> text=choose the voice to delete")
+    assert kept.exists()
+    page.click("#va-unwanted input")
+    page.click("[role=option] >> text=Sam")
+    page.click("#va-delete")
+    page.wait_for_selector("#va-verdict >> text=Sam was deleted")
+    assert not kept.exists()
+    page.wait_for_function("document.querySelector('#va-voice input').value !== 'Sam'")
+    for dropdown in ("#va-unwanted", "#va-voice"):
+        page.click(f"{dropdown} input")
+        assert "Sam" not in page.locator("[role=option]").all_inner_texts()
+        page.keyboard.press("Escape")
+    type_line(page, "hello there")
+    page.wait_for_selector(".va-turn:nth-of-type(2) .va-latency")
+    assert page.evaluate("window.assistant.settings.voice") != "Sam"

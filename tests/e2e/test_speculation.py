@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 from app.events import Failed, Interrupted, ReplyText, ReplyTimed, TurnDone, UserText
 from app.reply import SessionOptions
 from app.session import Session
+from app.turn_taking import State
 from asr.base import SAMPLE_RATE as CAPTURE_HZ
-from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted
+from asr.base import (
+    FinalTranscript,
+    PartialTranscript,
+    RecognizerError,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSustained,
+    VoiceHeard,
+    VoiceLost,
+)
+from audio_io.base import DeviceError
 from audio_io.clock import LoopClock
 from audio_io.file_device import FileDevice
 from llm.base import ChatModelError, TextToken
@@ -20,6 +31,7 @@ from tests import virtual_time
 from tests.fakes import InlineWorker, ScriptedRecognition, ScriptedSpeech, silence
 from tts.base import SAMPLE_RATE
 
+BACKCHANNEL = "99"
 PAUSE_S = 0.16  # from the last voice to the recogniser's first guess
 WORDS = 8
 SAMPLE_S = 1 / SAMPLE_RATE
@@ -35,7 +47,7 @@ class NumberChat:
         self.asked, self.open = [], 0
 
     async def stream(self, messages, *, temperature=None):
-        number = int(messages[-1].content.split()[-1])
+        number = next((int(m.content.split()[-1]) for m in reversed(messages) if m.role == "user"), 0)
         self.asked.append(number)
         self.open += 1
         try:
@@ -90,18 +102,62 @@ def says(pieces, start):
     return script, at
 
 
+def overheard(kind, at):
+    """What else a recogniser may tell at a second, whatever the user does."""
+
+    def fails(_):
+        raise RecognizerError("the recogniser stopped; start it again.")
+
+    def spoken(text):
+        first, last = round(at * CAPTURE_HZ), round((at + 0.3) * CAPTURE_HZ)
+        return [
+            (at, lambda _: SpeechStarted(at=first)),
+            (at + 0.1, lambda now: PartialTranscript(text=text, stable_chars=len(text), at=now)),
+            (at + 0.4, lambda _: SpeechEnded(at=last, text=text, complete=bool(text))),
+            (
+                at + 0.7,
+                lambda now: FinalTranscript(
+                    text=text, speech_start=first, speech_end=last, decided_at=now, compute_ms=20.0
+                ),
+            ),
+        ]
+
+    scripts = {
+        "voice": [(at, lambda now: VoiceHeard(at=now))],
+        "voice lost": [(at, lambda now: VoiceLost(at=now))],
+        "voice lasts": [(at, lambda now: SpeechSustained(at=now))],
+        "nothing": spoken(""),
+        "back-channel": spoken(BACKCHANNEL),
+        "failure": [(at, fails)],
+    }
+    return scripts[kind]
+
+
+class Microphone(FileDevice):
+    """Unplugged at a second, or never."""
+
+    gone_s = np.inf
+
+    async def frames(self):
+        async for frame in super().frames():
+            if frame.start >= self.gone_s * CAPTURE_HZ:
+                raise DeviceError("the microphone is gone")
+            yield frame
+
+
 class Talk:
     """One conversation with numbers."""
 
-    def __init__(self, script, chat, *, speculation, seconds, step_s=0.01, acts=()):
-        self.events, self.traces, self.answering = [], [], 0
+    def __init__(self, script, chat, *, speculation, seconds, step_s=0.01, acts=(), gone_s=np.inf):
+        self.events, self.traces, self.answering, self.gone_s, self.gone = [], [], 0, gone_s, False
         self.chat = chat
         virtual_time.run(self._run(script, speculation, seconds, step_s, acts))
         self.played = self.device.timeline()
 
     async def _run(self, script, speculation, seconds, step_s, acts):
         self.clock = LoopClock()
-        self.device = FileDevice(self.clock, [silence(seconds)], patience_s=1.0)
+        self.device = Microphone(self.clock, [silence(seconds)], patience_s=1.0)
+        self.device.gone_s = self.gone_s
         self.device.waiting_for_reply = lambda: self.answering > 0
         self.conversation = Conversation(system_prompt="", max_tokens=2000, count_tokens=lambda text: len(text.split()))
         session = Session(
@@ -117,7 +173,7 @@ class Talk:
                 flush_fade_ms=5.0,
                 duck_gain=0.2,
                 duck_fade_ms=20.0,
-                backchannel=frozenset({"yeah", "okay"}),
+                backchannel=frozenset({BACKCHANNEL}),
                 first_token_timeout_s=5.0,
                 speculation=speculation,
             ),
@@ -125,33 +181,59 @@ class Talk:
         )
         loop, doing = asyncio.get_running_loop(), []
         for at, act in acts:
-            loop.call_later(at, lambda act=act: doing.append(asyncio.ensure_future(act(session))))
-        await session.run()
+            loop.call_later(at, lambda act=act: doing.append(asyncio.ensure_future(act(self, session))))
+        try:
+            await session.run()
+        except DeviceError:
+            self.gone = True
+        self.state = session.state
         await asyncio.gather(*doing)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left
 
     def _notify(self, event):
         self.events.append((self.clock.now(), event))
-        if isinstance(event, UserText) and event.final:
+        if (isinstance(event, UserText) and event.final) or isinstance(event, Wanted):
             self.answering += 1
         if isinstance(event, TurnDone):
             self.answering -= 1
             self.traces.append(event.trace)
 
+    async def ask(self, session):
+        """Want a reply to the conversation as it stands."""
+        self._notify(Wanted())
+        await session.answer()
+
     def of(self, kind):
         return [event for _, event in self.events if isinstance(event, kind)]
 
 
+class Wanted:
+    """A reply was asked for without any words."""
+
+
 def check(talk):
     """What must hold of every conversation."""
-    finals = [event for event in talk.of(UserText) if event.final]
-    assert [event.text for event in finals] == [trace.transcript for trace in talk.traces]
-    history = []
-    for trace in talk.traces:
-        number = trace.transcript.split()[-1]
+    assert talk.gone or talk.state in (State.LISTENING, State.USER_SPEAKING)
+    questions = [event for event in talk.of(UserText) if event.final]
+    said = {event.turn: event.text for event in questions}
+    assert len(said) == len(questions)
+    answered = [trace.turn for trace in talk.traces]
+    assert answered == sorted(set(answered))  # one reply to each
+    assert len(answered) + talk.answering == len(questions) + len(talk.of(Wanted))
+    assert talk.answering == 0 or (talk.gone and talk.answering == 1)  # the one that the device's end cut off
+    history, number, numbers = [], 0, {}
+    traces = {trace.turn: trace for trace in talk.traces}
+    for turn in sorted({*said, *traces}):
+        if said.get(turn):
+            history.append(("user", said[turn]))
+            number = int(said[turn].split()[-1])
+        numbers[turn] = number
+        if turn not in traces:
+            continue
+        trace = traces[turn]
+        assert trace.transcript == said.get(turn, "")
         assert all(mark.text.strip().startswith(f"n{number}w") for mark in trace.marks.text_tokens)
-        history.append(("user", trace.transcript))
         if trace.heard:
             history.append(("assistant", trace.heard + ("..." if trace.interrupted else "")))
         assert trace.reply.startswith(trace.heard)
@@ -159,24 +241,32 @@ def check(talk):
         if trace.waterfall:
             assert sum(trace.waterfall.values()) == pytest.approx(trace.voice_to_voice_s)
             assert min(trace.waterfall.values()) > -SAMPLE_S
+    while history and history[0][0] == "assistant":  # models want a user first
+        history.pop(0)
     assert [(m.role, m.content) for m in talk.conversation.messages()] == history
     # the listeners hear of a reply after its question, and of no other
-    for index, trace in enumerate(talk.traces):
-        asked = talk.events.index(next(e for e in talk.events if e[1] is finals[index]))
-        done = talk.events.index(next(e for e in talk.events if isinstance(e[1], TurnDone) and e[1].trace is trace))
-        told = [e for _, e in talk.events[asked:done] if isinstance(e, ReplyText)]
-        assert "".join(event.text for event in told) == trace.reply
-        assert {event.turn for event in told} <= {trace.turn}
-    assert len(talk.of(ReplyText)) == sum(len(trace.marks.text_tokens) for trace in talk.traces)
-    assert len(talk.of(ReplyTimed)) == sum(len(trace.marks.speech_steps) for trace in talk.traces)
+    asked = {event.turn: index for index, (_, event) in enumerate(talk.events) if event in questions}
+    done = {event.turn: index for index, (_, event) in enumerate(talk.events) if isinstance(event, TurnDone)}
+    for turn, trace in traces.items():
+        told = [(i, e) for i, (_, e) in enumerate(talk.events) if isinstance(e, ReplyText) and e.turn == turn]
+        assert "".join(event.text for _, event in told) == trace.reply
+        assert all(asked.get(turn, -1) < index < done[turn] for index, _ in told)
+        timed = [event for event in talk.of(ReplyTimed) if event.turn == turn]
+        assert len(timed) == len(trace.marks.speech_steps)
+    cut_off = {event.turn for event in [*talk.of(ReplyText), *talk.of(ReplyTimed)]} - {*traces}
+    assert len(cut_off) <= talk.answering
     # the loudspeaker plays the committed replies alone, each after its end of turn
     allowed = np.zeros(len(talk.played), bool)
-    for trace in talk.traces:
-        level = 0.01 * int(trace.transcript.split()[-1])
+    for turn, trace in traces.items():
         for chunk in trace.marks.decoder_chunks:
-            assert chunk.plays_at >= trace.marks.final_transcript - SAMPLE_S
+            if turn in said:
+                assert chunk.plays_at >= trace.marks.final_transcript - SAMPLE_S
             begin = round(chunk.plays_at * SAMPLE_RATE)
-            allowed[begin : begin + chunk.num_samples] |= talk.played[begin : begin + chunk.num_samples] <= level + 1e-6
+            sounds = talk.played[begin : begin + chunk.num_samples]
+            allowed[begin : begin + chunk.num_samples] |= sounds <= 0.01 * numbers[turn] + 1e-6
+    if talk.answering:  # of its reply there is no trace
+        since = max(at for at, event in talk.events if isinstance(event, TurnDone | UserText | Wanted))
+        allowed[round(since * SAMPLE_RATE) :] |= talk.played[round(since * SAMPLE_RATE) :] <= 0.01 * number + 1e-6
     assert not talk.played[~allowed].any()
     assert talk.chat.open == 0
 
@@ -186,29 +276,48 @@ numbers = st.integers(1, 60)
 pieces = st.lists(st.tuples(seconds, numbers, seconds.map(lambda s: max(s, PAUSE_S + 0.02))), min_size=1, max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     turns=st.lists(st.tuples(st.floats(0.1, 4.0), pieces), min_size=1, max_size=3),
     speculation=st.sampled_from(["none", "llm", "tts"]),
     first_s=st.floats(0.0, 0.6),
     token_s=st.floats(0.0, 0.2),
     step_s=st.floats(0.0, 0.05),
-    acts=st.lists(st.tuples(st.floats(0.0, 8.0), st.sampled_from(["say 77", "stop"])), max_size=2),
+    acts=st.lists(st.tuples(st.floats(0.0, 8.0), st.sampled_from(["say 77", "stop", "ask"])), max_size=3),
     failing=st.sets(numbers, max_size=2),
+    heard=st.lists(
+        st.tuples(
+            st.sampled_from(["voice", "voice lost", "voice lasts", "nothing", "back-channel"]), st.floats(0.0, 8.0)
+        ),
+        max_size=5,
+    ),
+    deaf_s=st.none() | st.floats(0.0, 8.0),
+    gone_s=st.none() | st.floats(0.0, 8.0),
 )
-def test_a_dropped_reply_is_never_heard_told_or_remembered(turns, speculation, first_s, token_s, step_s, acts, failing):
+def test_a_dropped_reply_is_never_heard_told_or_remembered(
+    turns, speculation, first_s, token_s, step_s, acts, failing, heard, deaf_s, gone_s
+):
     script, at = [], 0.0
     for gap, parts in turns:
         more, at = says(parts, at + gap)
         script += more
+    for kind, when in heard:
+        script += overheard(kind, when)
+    if deaf_s is not None:  # once: at once again it would end the session
+        script += overheard("failure", deaf_s)
     chat = NumberChat(first_s, token_s, failing)
-    done = [
-        (when, (lambda s: s.stop_speaking()) if act == "stop" else (lambda s: s.say("please 77"))) for when, act in acts
-    ]
-    talk = Talk(script, chat, speculation=speculation, seconds=at + 0.5, step_s=step_s, acts=done)
+    does = {
+        "say 77": lambda _, session: session.say("please 77"),
+        "stop": lambda _, session: session.stop_speaking(),
+        "ask": lambda talk, session: talk.ask(session),
+    }
+    talk = Talk(
+        script, chat, speculation=speculation, seconds=at + 0.5, step_s=step_s,
+        acts=[(when, does[act]) for when, act in acts], gone_s=np.inf if gone_s is None else gone_s,
+    )  # fmt: skip
     check(talk)
     if speculation == "none":
-        assert len(chat.asked) <= len(talk.traces)  # one that is interrupted at once asks nothing
+        assert len(chat.asked) <= len(talk.traces) + talk.answering  # one that is interrupted at once asks nothing
         assert not any(trace.speculations for trace in talk.traces)
 
 
@@ -249,6 +358,22 @@ def test_a_reply_begun_in_a_pause_inside_the_turn_is_dropped_and_counted(specula
     assert (trace.transcript, trace.heard.split()[0]) == ("1 2 3", "n3w0")
     assert talk.chat.asked == [1, 2, 3]
     assert (trace.speculations, trace.speculations_dropped) == (3, 2)
+    check(talk)
+
+
+def test_a_back_channel_word_over_a_reply_is_no_turn():
+    script, decided = says(QUESTION, 0.2)
+    talk = Talk([*script, *overheard("back-channel", decided + 0.5)], NumberChat(), speculation="llm", seconds=4.0)
+    (trace,) = talk.traces
+    assert (trace.transcript, trace.heard, trace.interrupted) == ("3", trace.reply, False)
+    check(talk)
+
+
+def test_words_that_the_recogniser_loses_are_answered_by_saying_so():
+    script, _ = says(QUESTION, 0.2)
+    talk = Talk([script[0], *overheard("failure", 0.6)], NumberChat(), speculation="llm", seconds=2.0)
+    assert [event.reason for event in talk.of(Failed)] == ["the recogniser stopped; start it again."]
+    assert talk.state is State.LISTENING
     check(talk)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from asr import turn_end
@@ -90,8 +92,37 @@ def test_every_sentence_is_learned_as_it_is_and_with_some_of_its_words_misheard(
     assert found == examples([f"tell me about {thing} and {thing}" for thing in ("rome", "mars", "rain", "tea")])
 
 
-def test_capitals_and_punctuation_do_not_count():
+def judged(log_odds):
+    """With a judge that is so sure of any words."""
+
+    class Judge(turn_end.TurnEnd):
+        def __call__(self, text):
+            assert text == "what is new"
+            return log_odds
+
+    return replace(RULES, judge=Judge({}, 0.0))
+
+
+def test_capitals_do_not_count_and_the_last_mark_does_not_overrule_the_words():
     for text in ("what is the capital of france", "i would like to", "thank you", "tell me about the"):
         written = text[0].upper() + text[1:]
-        for mark in ("", ".", "?", "..."):
-            assert RULES.required_silence_ms(written + mark) == RULES.required_silence_ms(text)
+        assert RULES.required_silence_ms(written) == RULES.required_silence_ms(text)
+    for text in ("i would like to", "what is the capital of", "tell me about the"):
+        for mark in (".", "?", "...", ","):
+            assert RULES.required_silence_ms(text + mark) == 900
+    for mark in (".", "?", "!", ""):
+        assert RULES.required_silence_ms("What is the capital of France" + mark) <= 350
+
+
+@pytest.mark.parametrize(
+    ("written", "doubtful", "likely"),
+    [
+        ("What is new", 900, 350),
+        *((f"What is new{mark}", 350, 250) for mark in (".", "?", "!", '."', "? ")),
+        *((f"What is new{mark}", 900, 900) for mark in (",", "...", "\N{HORIZONTAL ELLIPSIS}", "-", " \N{EM DASH}")),
+        ("What, is... new", 900, 350),
+    ],
+)
+def test_the_last_mark_tips_the_scale(written, doubtful, likely):
+    assert judged(-0.7).required_silence_ms(written, 0.0) == doubtful
+    assert judged(-0.2 if likely == 900 else 2.4).required_silence_ms(written, 0.0) == likely

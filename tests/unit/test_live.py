@@ -1,7 +1,10 @@
 """Echo control, the microphone's switch, the tape, the terminal's drawing."""
 
+import argparse
 import asyncio
 import io
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from rich.console import Console
 from app.ask import SAMPLE_QUESTION
 from app.events import BotSpeaking, ReplyText, TurnDone, UserSpeaking, UserText
 from app.live import LiveDevice
+from app.talk import Leaving, Talk
 from app.terminal import TalkScreen
 from app.trace import TurnTrace
 from app.turn_taking import State
@@ -20,6 +24,7 @@ from audio_io.file import read_audio
 from audio_io.file_device import FileDevice
 from audio_io.mute import TypedDevice
 from audio_io.tape import Tape
+from configs.schema import AppConfig
 from tests import virtual_time
 
 
@@ -168,3 +173,32 @@ def test_the_terminal_shows_words_as_they_are_spoken_and_dims_the_unheard():
     screen.show(TurnDone(turn=1, trace=trace))
     assert "\x1b[2m a time" in out.getvalue()
     assert "Once" not in drawn()
+
+
+@pytest.mark.parametrize(
+    ("asks", "presses", "leaves"),
+    [
+        (True, [(9.0, False), (11.5, False), (13.4, False)], [False, False, True]),
+        (True, [(9.0, True), (10.9, False)], [False, True]),  # of which the first has stopped the reply
+        (True, [(9.0, True), (11.1, True)], [False, False]),
+        (True, [(0.0, False)], [False]),
+        (False, [(9.0, True), (11.1, False)], [False, True]),
+    ],
+)
+def test_control_c_leaves_at_the_second_within_two_seconds(monkeypatch, asks, presses, leaves):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    leaving, found = Leaving(asks), []
+    for now[0], speaking in presses:
+        found.append(leaving.now(speaking))
+    assert found == leaves
+
+
+@pytest.mark.parametrize(("keyboard", "told"), [(True, "Ctrl+C again to leave\n"), (False, "")])
+def test_the_first_control_c_without_a_reply_leaves_only_where_no_keyboard_is(monkeypatch, capsys, keyboard, told):
+    monkeypatch.setattr(sys, "stdin", argparse.Namespace(isatty=lambda: keyboard))
+    talk = Talk(AppConfig(), argparse.Namespace(record=None), [])
+    talk._interrupted()
+    assert (capsys.readouterr().err, talk._stop.is_set()) == (told, not keyboard)
+    talk._interrupted()
+    assert talk._stop.is_set()

@@ -11,6 +11,8 @@ import time
 import numba
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audio_io.base import FRAME_SAMPLES, DeviceError, DeviceLostError
 from audio_io.callbacks import COUNT, OPTIONS, CallbackNotes, on_input, on_output
@@ -102,6 +104,93 @@ def test_callbacks_go_on_while_a_thread_holds_the_interpreter(compiled):
         while not notes.count:
             time.sleep(0.001)
         assert hold_interpreter(notes, 15, tries=30_000 if compiled else 100) == compiled
+
+
+class Loudspeaker:
+    """The compiled callback, called as often as the test wants."""
+
+    def __init__(self) -> None:
+        self.notes, self.queue, self.played = CallbackNotes(), SampleRing(100_000), SampleRing(100_000)
+        self._places = np.array([self.notes.place, *self.queue.places, *self.played.places], np.uintp)
+        self._times = np.zeros(3)
+        self._callback = CALLBACK(on_output.address)
+        self.heard = np.zeros(0, np.float32)
+
+    def reply(self, samples: np.ndarray, *, last: bool) -> None:
+        self.queue.write(samples.astype(np.float32))
+        self.queue.open = not last
+
+    def call(self, count: int) -> None:
+        out = np.full(count, 9.0, np.float32)
+        assert self._callback(None, out.ctypes.data, count, self._times.ctypes.data, 0, self._places.ctypes.data) == 0
+        self.heard = np.concatenate((self.heard, out))
+
+
+sizes = st.integers(1, 700)
+
+
+@settings(max_examples=60, deadline=None)
+@given(chunks=st.lists(st.tuples(st.sampled_from(["reply", "call"]), sizes), max_size=40), level=st.floats(-1, 1))
+def test_a_reply_that_runs_dry_fades_away_and_comes_back_without_a_click(chunks, level):
+    speaker = Loudspeaker()
+    speaker.reply(np.full(300, level), last=False)
+    speaker.call(200)
+    for what, size in chunks:
+        if what == "call":
+            speaker.call(size)
+        else:
+            speaker.reply(np.full(size, level), last=False)
+    for size in (300, 1, 400):
+        speaker.call(size)
+    while speaker.queue.available:
+        speaker.call(300)
+    speaker.call(300)
+    assert not speaker.heard[-50:].any()
+    speaker.reply(np.full(500, level), last=True)
+    speaker.call(500)
+    assert (speaker.heard[-250:] == np.float32(level)).all()
+    assert (speaker.heard[:200] == np.float32(level)).all()
+    assert np.abs(np.diff(speaker.heard)).max() < 0.012
+    recorded = np.zeros(len(speaker.heard), np.float32)
+    assert speaker.played.read_into(recorded) == len(recorded)
+    np.testing.assert_array_equal(recorded, speaker.heard)  # the echo canceller knows of it
+
+
+def test_a_gap_sounds_the_same_however_the_callbacks_cut_it():
+    heard = []
+    for size in (1, 7, 60, 420):
+        speaker = Loudspeaker()
+        speaker.reply(np.linspace(0.2, 0.8, 420), last=False)
+        for count in (420, 420):
+            for _ in range(count // size):
+                speaker.call(size)
+        speaker.reply(np.full(420, -0.5), last=True)
+        for _ in range(840 // size):
+            speaker.call(size)
+        heard.append(speaker.heard)
+    for other in heard[1:]:
+        np.testing.assert_array_equal(other, heard[0])
+    assert heard[0][420] == pytest.approx(0.8, abs=0.005)
+    assert not heard[0][-420:].any()  # complete: that is the end, which is its own
+
+
+@settings(max_examples=30, deadline=None)
+@given(blocks=st.lists(sizes, min_size=1, max_size=20), dry_before=st.booleans())
+def test_what_does_not_run_dry_is_played_to_the_sample(blocks, dry_before):
+    speaker = Loudspeaker()
+    if dry_before:
+        speaker.reply(np.full(100, 0.7), last=False)
+        speaker.call(400)
+        speaker.queue.cut(np.zeros(0, np.float32))
+        speaker.call(1)
+    begun = len(speaker.heard)
+    samples = np.random.default_rng(0).uniform(-1, 1, sum(blocks) - 1).astype(np.float32)
+    speaker.reply(samples, last=False)
+    for block in blocks[:-1]:
+        speaker.call(block)
+    speaker.reply(np.zeros(0), last=True)
+    speaker.call(blocks[-1])
+    np.testing.assert_array_equal(speaker.heard[begun:], [*samples, 0.0])
 
 
 def test_where_no_folder_keeps_what_is_compiled_it_is_compiled_again(tmp_path):
