@@ -196,14 +196,24 @@ def gpu_memory(config: AppConfig) -> Iterator[Finding]:
     if total is None and not asked:
         yield Finding("plan", "no GPU is used")
         return
-    made = plan_for(config, total or 0.0)
-    amounts, verdict = made.lines()
-    yield Finding("plan", amounts)
-    if total is None:
-        yield Finding("needed", f"a GPU with about {made.needed:.0f} GiB", good=False, needed=False)
-    else:
-        hint = "choose a smaller llm.model or fewer tts.num_flow_steps; end other programs that use the GPU"
-        yield Finding("sum", f"{verdict}; vLLM takes {made.llm_share:.0%}", made.fits, hint=hint)
+    for conversations in sorted({1, config.web.max_sessions}):
+        made = plan_for(config, total or 0.0, conversations)
+        amounts, verdict = made.lines()
+        held = "" if conversations == 1 else f" of {conversations} conversations at once"
+        yield Finding(f"plan{held}", amounts)
+        if total is None:
+            yield Finding(f"needed{held}", f"a GPU with about {made.needed:.0f} GiB", good=False, needed=False)
+        else:
+            hint = "choose a smaller llm.model or fewer tts.num_flow_steps; end other programs that use the GPU"
+            if held:
+                hint += "; or lower web.max_sessions"
+            yield Finding(
+                f"sum{held}",
+                f"{verdict}; vLLM takes {made.llm_share:.0%}",
+                made.fits,
+                needed=not held,
+                hint=hint,
+            )
 
 
 def training_programs() -> Iterator[Finding]:

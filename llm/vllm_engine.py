@@ -34,7 +34,7 @@ _ENVIRONMENT = {
 }
 _LARGE = 200_000_000  # parameters; smaller models are computed in float32 on a CPU
 _WORKSPACE_GIB, _KV_CACHE_GIB = 2.0, 3.0  # what the engine may take on a GPU beside the weights
-_MAX_REQUESTS = 4
+_REQUESTS = 2  # of one conversation at once: the reply that is heard, and one begun before the turn is surely over
 
 _Item = tuple[list[int], bool] | Exception  # new ids and whether they are the last; or why there will be none
 _Emit = Callable[[_Item], None]
@@ -43,7 +43,8 @@ _Emit = Callable[[_Item], None]
 class VllmChat:
     """A chat model."""
 
-    def __init__(self, config: LlmConfig, device: str) -> None:
+    def __init__(self, config: LlmConfig, device: str, conversations: int = 1) -> None:
+        """`conversations` are those held at once. Raises ChatModelError."""
         directory = folder.find(config.model)
         values = folder.check(directory)
         self._config = config
@@ -59,7 +60,7 @@ class VllmChat:
         self._numbers = itertools.count()
         home = _Child if config.vllm_process == "child" else _Stepper
         self._home: _Stepper | _Child = home(
-            lambda: _arguments(directory, device, self._max_positions, config.gpu_share)
+            lambda: _arguments(directory, device, self._max_positions, config.gpu_share, conversations)
         )
 
     @property
@@ -298,7 +299,9 @@ def _build(kind: str, arguments: Callable[[], dict[str, Any]]) -> Any:
         raise ChatModelError(f"vLLM cannot load {values['model']}: {type(error).__name__}: {error}") from error
 
 
-def _arguments(directory: Path, device: str, max_positions: int, gpu_share: float) -> dict[str, Any]:
+def _arguments(
+    directory: Path, device: str, max_positions: int, gpu_share: float, conversations: int
+) -> dict[str, Any]:
     """What either engine is made with."""
     on_cpu = device == "cpu"
     small = folder.num_parameters(directory) < _LARGE
@@ -307,7 +310,8 @@ def _arguments(directory: Path, device: str, max_positions: int, gpu_share: floa
         "model": str(directory),
         "dtype": "float32" if on_cpu and small else "bfloat16",
         "max_model_len": max_positions,
-        "max_num_seqs": _MAX_REQUESTS,
+        "max_num_seqs": _REQUESTS * conversations,
+        "enable_prefix_caching": True,  # a turn computes only what is new in its conversation
         "enforce_eager": on_cpu,
         "skip_tokenizer_init": True,
         "disable_log_stats": True,
