@@ -17,6 +17,7 @@ from app.needs import chosen, needs, place, published_gb, size_of
 from asr import limits
 from configs.schema import BUNDLED, AppConfig
 
+_DRIVER = Path("/proc/driver/nvidia/version")
 REQUIRED = {
     "torch": "torch",
     "transformers": "transformers",
@@ -101,12 +102,12 @@ def machine(config: AppConfig) -> Iterator[Finding]:
         "GPU", gpu(), gpu() != "none", needed=wanted, hint=hint if wanted else "not needed for the bundled models"
     )
     if wanted:
-        driver = Path("/proc/driver/nvidia/version")
-        yield Finding("NVIDIA driver", driver_version(driver), driver.exists(), hint="install the driver of your GPU")
+        driver = driver_version(_DRIVER)
+        yield Finding("NVIDIA driver", driver, driver != "none", hint="install the driver of your GPU")
 
 
 def driver_version(file: Path) -> str:
-    """First line of what the driver says of itself."""
+    """First line of what the driver says of itself; "none" where it says nothing."""
     try:
         return file.read_text().splitlines()[0].removeprefix("NVRM version: ")
     except (OSError, IndexError):

@@ -216,6 +216,24 @@ def test_doctor_says_what_the_gpu_configuration_lacks(
     assert hinted == 7
 
 
+@pytest.mark.parametrize("content", [None, "", "NVRM version: NVIDIA UNIX 570.1\nGCC version: 12\n"])
+def test_doctor_tells_of_the_nvidia_driver(
+    content: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "version"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(doctor, "_DRIVER", file)
+    cli.main(["doctor", "--config", str(DEFAULTS / "tiny.yaml"), "--set", "runtime.device=cuda"])
+    line, hint = capsys.readouterr().out.partition("NVIDIA driver: ")[2].splitlines()[:2]
+    if content:
+        assert line == "NVIDIA UNIX 570.1"
+    else:
+        assert (line, hint.strip()) == ("none", "install the driver of your GPU")
+    cli.main(["doctor", "--config", str(DEFAULTS / "tiny.yaml"), "--set", "runtime.device=cpu"])
+    assert "NVIDIA driver" not in capsys.readouterr().out
+
+
 def _flow(place: str) -> torch.Tensor:
     flow = FlowDecoder(FLOW).eval().to(place)
     tokens = torch.zeros(1, 60, dtype=torch.long, device=place)
