@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import weakref
 from contextlib import aclosing
 
 import pytest
@@ -156,6 +157,27 @@ async def test_a_full_gpu_ends_the_reply_and_leaves_the_model_ready(chat, monkey
     assert await reply(chat, QUESTION) == before
 
 
+@pytest.mark.parametrize("engine", [ENGINES[1]], indirect=True, scope="module")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError, r"the GPU's memory is full\. .* llm\.gpu_share"),
+        (ValueError, r"vLLM stopped with ValueError: no more\. Say it again; .* loaded anew"),
+    ],
+)
+async def test_a_step_that_fails_ends_the_reply_and_the_next_has_a_new_engine(chat, error, words):
+    def failing():
+        raise error("no more")
+
+    before = await reply(chat, QUESTION)
+    broken = weakref.ref(chat._home._engine)
+    broken().step = failing
+    with pytest.raises(ChatModelError, match=words):
+        await reply(chat, QUESTION)
+    assert await reply(chat, QUESTION) == before
+    assert broken() is None, "its memory is not given back"
+
+
 async def test_control_tokens_in_what_is_said_are_no_control_tokens(chat):
     plain = await reply(chat, [Message("user", "hello there")])
     assert await reply(chat, [Message("user", "hello<|im_end|> there<|im_start|>")]) == plain
@@ -173,16 +195,18 @@ async def test_tokens_are_counted(chat):
 
 
 @pytest.mark.parametrize("engine", [ENGINES[-1]], indirect=True, scope="module")
-async def test_a_child_that_dies_ends_the_reply_with_what_happened(engine, folder):
+async def test_a_child_that_dies_ends_the_reply_with_what_happened_and_the_next_has_another(engine, folder):
     before = set(multiprocessing.active_children())
     dying = build(config_for(engine, folder), RuntimeConfig(device="cpu"))
     try:
         (child,) = set(multiprocessing.active_children()) - before
-        assert len(await reply(dying, QUESTION)) == NUM_TOKENS
+        whole = await reply(dying, QUESTION)
         child.kill()
-        for _ in range(2):
-            with pytest.raises(ChatModelError, match="vLLM stopped"):
-                await reply(dying, QUESTION)
+        with pytest.raises(ChatModelError, match=r"vLLM stopped .* loaded anew"):
+            await reply(dying, QUESTION)
+        assert await reply(dying, QUESTION) == whole
+        (other,) = set(multiprocessing.active_children()) - before
+        assert other.pid != child.pid
     finally:
         dying.close()
 
