@@ -12,15 +12,18 @@ import shutil
 import weakref
 from contextlib import aclosing
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from configs.schema import LlmConfig, RuntimeConfig
+import tts
+from configs.schema import LlmConfig, RuntimeConfig, TtsConfig
 from llm import build
 from llm.base import ChatModelError, Message
 from llm.folder import BUNDLED_FOLDER
+from tts.base import SAMPLE_RATE, PcmChunk
 
 NUM_TOKENS = 24
 END = 2047  # <|im_end|>
@@ -178,6 +181,27 @@ async def test_a_step_that_fails_ends_the_reply_and_the_next_has_a_new_engine(ch
     assert broken() is None, "its memory is not given back"
 
 
+@pytest.mark.parametrize("engine", [ENGINES[1]], indirect=True, scope="module")
+async def test_the_next_turn_computes_only_what_is_new(chat):
+    """vLLM keeps whole blocks of ids."""
+    cached, step = {}, chat._home._engine.step
+
+    def told():
+        outputs = step()
+        cached.update((output.request_id, output.num_cached_tokens) for output in outputs)
+        return outputs
+
+    chat._home._engine.step = told
+    long = [Message("user", "tell me about the sun and the moon " * 30)]
+    prompt = len(chat._vocabulary.prompt(long))
+    answer = "".join(token.text for token in await reply(chat, long))
+    await reply(chat, [*long, Message("assistant", answer.replace("\ufffd", "")), Message("user", "go on")])
+    del chat._home._engine.step
+    first, second = cached.values()
+    assert first == 0
+    assert prompt // 2 < second <= prompt + NUM_TOKENS
+
+
 async def test_control_tokens_in_what_is_said_are_no_control_tokens(chat):
     plain = await reply(chat, [Message("user", "hello there")])
     assert await reply(chat, [Message("user", "hello<|im_end|> there<|im_start|>")]) == plain
@@ -215,6 +239,32 @@ async def test_a_child_that_dies_ends_the_reply_with_what_happened_and_the_next_
 @pytest.mark.vllm
 def test_vllm_can_be_had_where_it_is_required():
     assert has_vllm
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:], indirect=True, scope="module")
+async def test_the_bundled_models_ids_become_sound(engine):
+    """Behind the tests of `chat`: closing an engine of this process ends what vLLM's others here share."""
+    runtime = RuntimeConfig(device="cpu")
+    chat, synthesizer = build(config_for(engine, BUNDLED_FOLDER), runtime), tts.build(TtsConfig(), runtime)
+    try:
+        assert chat.vocabulary_id == synthesizer.vocabulary_id
+        tokens = await reply(chat, QUESTION)
+    finally:
+        chat.close()
+    speech = synthesizer.stream(share_ids=True)
+    for token in tokens:
+        speech.push(token.id, token.text)
+    speech.finish()
+    steps = []
+    while not speech.done:
+        steps.append(speech.step())
+    samples = np.concatenate([step.samples for step in steps if isinstance(step, PcmChunk)])
+    words = "".join(token.text for token in tokens).split()
+    assert "paris" in " ".join(words).lower()
+    assert np.isfinite(samples).all()
+    assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.5
+    assert 0.1 < len(samples) / SAMPLE_RATE / len(words) < 1.0
+    assert max(step.token_end for step in steps) == len(tokens)
 
 
 async def test_the_end_token_ends_the_reply_and_is_not_given_out(engine, tmp_path):
