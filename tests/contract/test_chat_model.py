@@ -261,6 +261,7 @@ async def test_the_bundled_models_ids_become_sound(engine):
     samples = np.concatenate([step.samples for step in steps if isinstance(step, PcmChunk)])
     words = "".join(token.text for token in tokens).split()
     assert "paris" in " ".join(words).lower()
+    assert [(token.id, token.text) for token in tokens] == synthesizer.tokenize("".join(t.text for t in tokens))
     assert np.isfinite(samples).all()
     assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.5
     assert 0.1 < len(samples) / SAMPLE_RATE / len(words) < 1.0
