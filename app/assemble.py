@@ -43,14 +43,15 @@ def build_recognizer(config: AppConfig) -> Recognizer:
     return asr.build(located(config, "asr").asr, config.runtime)
 
 
-def build_chat(config: AppConfig) -> ChatModel:
-    """Load the chat model. Raises ChatModelError, ConfigError."""
+def build_chat(config: AppConfig, conversations: int = 1) -> ChatModel:
+    """Load the chat model, for so many conversations at once. Raises ChatModelError, ConfigError."""
     import llm
 
-    return llm.build(_sharing_gpu(located(config, "llm"), config).llm, config.runtime)
+    shared = _sharing_gpu(located(config, "llm"), config, conversations)
+    return llm.build(shared.llm, config.runtime, conversations)
 
 
-def _sharing_gpu(located_config: AppConfig, config: AppConfig) -> AppConfig:
+def _sharing_gpu(located_config: AppConfig, config: AppConfig, conversations: int) -> AppConfig:
     """With the share of the GPU that recogniser and voice leave to vLLM. Raises ChatModelError where that is too little."""
     import llm
 
@@ -58,11 +59,12 @@ def _sharing_gpu(located_config: AppConfig, config: AppConfig) -> AppConfig:
     total = total_gib(device) if device != "cpu" and engine in ("auto", "vllm") and llm.has_vllm() else None
     if total is None or config.llm.gpu_share:
         return located_config
-    plan = plan_for(config, total)
+    plan = plan_for(config, total, conversations)
     if not plan.fits:
         raise ChatModelError(
             f"the GPU is too small for this configuration: {'; '.join(plan.lines())}. Choose a smaller llm.model, fewer "
-            "tts.num_flow_steps, or llm.engine=transformers with runtime.device=cpu; llm.gpu_share sets the share by hand."
+            "tts.num_flow_steps, fewer conversations at once (web.max_sessions, serve.max_sessions), or "
+            "llm.engine=transformers with runtime.device=cpu; llm.gpu_share sets the share by hand."
         )
     return replace(located_config, llm=replace(located_config.llm, gpu_share=plan.llm_share))
 
@@ -172,7 +174,7 @@ class Assistant:
         report("loading the recogniser")
         recognizer = build_recognizer(config)
         report("loading the language model")
-        chat = build_chat(config)
+        chat = build_chat(config, conversations)
         report("loading the voice")
         synthesizer = build_synthesizer(config)
         voice = build_voice(synthesizer, config, recognizer)

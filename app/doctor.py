@@ -17,6 +17,7 @@ from app.needs import chosen, needs, place, published_gb, size_of
 from asr import limits
 from configs.schema import BUNDLED, AppConfig
 
+_DRIVER = Path("/proc/driver/nvidia/version")
 REQUIRED = {
     "torch": "torch",
     "transformers": "transformers",
@@ -101,12 +102,12 @@ def machine(config: AppConfig) -> Iterator[Finding]:
         "GPU", gpu(), gpu() != "none", needed=wanted, hint=hint if wanted else "not needed for the bundled models"
     )
     if wanted:
-        driver = Path("/proc/driver/nvidia/version")
-        yield Finding("NVIDIA driver", driver_version(driver), driver.exists(), hint="install the driver of your GPU")
+        driver = driver_version(_DRIVER)
+        yield Finding("NVIDIA driver", driver, driver != "none", hint="install the driver of your GPU")
 
 
 def driver_version(file: Path) -> str:
-    """First line of what the driver says of itself."""
+    """First line of what the driver says of itself; "none" where it says nothing."""
     try:
         return file.read_text().splitlines()[0].removeprefix("NVRM version: ")
     except (OSError, IndexError):
@@ -196,14 +197,24 @@ def gpu_memory(config: AppConfig) -> Iterator[Finding]:
     if total is None and not asked:
         yield Finding("plan", "no GPU is used")
         return
-    made = plan_for(config, total or 0.0)
-    amounts, verdict = made.lines()
-    yield Finding("plan", amounts)
-    if total is None:
-        yield Finding("needed", f"a GPU with about {made.needed:.0f} GiB", good=False, needed=False)
-    else:
-        hint = "choose a smaller llm.model or fewer tts.num_flow_steps; end other programs that use the GPU"
-        yield Finding("sum", f"{verdict}; vLLM takes {made.llm_share:.0%}", made.fits, hint=hint)
+    for conversations in sorted({1, config.web.max_sessions}):
+        made = plan_for(config, total or 0.0, conversations)
+        amounts, verdict = made.lines()
+        held = "" if conversations == 1 else f" of {conversations} conversations at once"
+        yield Finding(f"plan{held}", amounts)
+        if total is None:
+            yield Finding(f"needed{held}", f"a GPU with about {made.needed:.0f} GiB", good=False, needed=False)
+        else:
+            hint = "choose a smaller llm.model or fewer tts.num_flow_steps; end other programs that use the GPU"
+            if held:
+                hint += "; or lower web.max_sessions"
+            yield Finding(
+                f"sum{held}",
+                f"{verdict}; vLLM takes {made.llm_share:.0%}",
+                made.fits,
+                needed=not held,
+                hint=hint,
+            )
 
 
 def training_programs() -> Iterator[Finding]:

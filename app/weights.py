@@ -152,7 +152,7 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
     if key == "llm.model":
         from llm import folder
 
-        folder.check(path)
+        folder.check_whole(path)
         return path
     return _check_speech(key, path)
 

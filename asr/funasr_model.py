@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from asr.base import RecognizerError
+from asr.funasr_weights import read_shapes, require_fit
 
 # What a Paraformer needs of FunASR's registry. A plain `import funasr` imports every model it has (4-12 s, 0.6 GB).
 _NEEDED = (
@@ -126,7 +127,15 @@ def build(
 
 
 def build_folder(folder: Path, *, device: str, num_threads: int) -> Any:
-    """An `AutoModel` of a FunASR folder with `model.pt`."""
+    """An `AutoModel` of a FunASR folder with `model.pt`. Raises RecognizerError where that does not fill the model."""
+    file = folder / "model.pt"
+    shapes = read_shapes(file)
+    built = _build_folder(folder, device, num_threads)
+    require_fit(built.model, shapes, file)
+    return built
+
+
+def _build_folder(folder: Path, device: str, num_threads: int) -> Any:
     values = {"model": str(folder), "frontend_conf": {"dither": 0.0}, **options(device, num_threads)}
     with contextlib.suppress(RuntimeError), _quiet():  # a class outside the light import: try again with everything
         return import_funasr()(**values)

@@ -7,8 +7,11 @@ from configs.schema import LlmConfig, RuntimeConfig
 from llm.base import ChatModel, ChatModelError
 
 
-def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
-    """Load the chat model that the configuration asks for. Raises ChatModelError, ConfigError."""
+def build(config: LlmConfig, runtime: RuntimeConfig, conversations: int = 1) -> ChatModel:
+    """Load the chat model that the configuration asks for, for so many conversations at once.
+
+    Raises ChatModelError, ConfigError.
+    """
     if config.engine == "openai":
         from llm.openai_client import OpenAiChat
 
@@ -26,7 +29,7 @@ def build(config: LlmConfig, runtime: RuntimeConfig) -> ChatModel:
             )
         from llm.vllm_engine import VllmChat
 
-        return VllmChat(config, device)
+        return VllmChat(config, device, conversations)
     from llm.transformers_engine import TransformersChat
 
     if device == "cpu":

@@ -7,6 +7,8 @@ inside a character.
 """
 
 import asyncio
+import contextlib
+import gc
 import itertools
 import os
 import queue
@@ -34,16 +36,17 @@ _ENVIRONMENT = {
 }
 _LARGE = 200_000_000  # parameters; smaller models are computed in float32 on a CPU
 _WORKSPACE_GIB, _KV_CACHE_GIB = 2.0, 3.0  # what the engine may take on a GPU beside the weights
-_MAX_REQUESTS = 4
+_REQUESTS = 2  # of one conversation at once: the reply that is heard, and one begun before the turn is surely over
 
-_Item = tuple[list[int], bool] | Exception  # new ids and whether they are the last; or why there will be none
+_Item = tuple[list[int], bool] | ChatModelError  # new ids and whether they are the last; or why there will be none
 _Emit = Callable[[_Item], None]
 
 
 class VllmChat:
     """A chat model."""
 
-    def __init__(self, config: LlmConfig, device: str) -> None:
+    def __init__(self, config: LlmConfig, device: str, conversations: int = 1) -> None:
+        """`conversations` are those held at once. Raises ChatModelError."""
         directory = folder.find(config.model)
         values = folder.check(directory)
         self._config = config
@@ -59,7 +62,7 @@ class VllmChat:
         self._numbers = itertools.count()
         home = _Child if config.vllm_process == "child" else _Stepper
         self._home: _Stepper | _Child = home(
-            lambda: _arguments(directory, device, self._max_positions, config.gpu_share)
+            lambda: _arguments(directory, device, self._max_positions, config.gpu_share, conversations)
         )
 
     @property
@@ -122,8 +125,8 @@ class VllmChat:
             finished = False
             while not finished:
                 item = await arrived.get()
-                if isinstance(item, Exception):
-                    raise ChatModelError(f"vLLM stopped with {type(item).__name__}: {item}") from item
+                if isinstance(item, ChatModelError):
+                    raise item
                 ids, finished = item
                 for token in ids:
                     if token not in self._vocabulary.stop_ids:
@@ -133,38 +136,40 @@ class VllmChat:
 
 
 class _Stepper:
-    """The thread that owns an engine in this process."""
+    """The thread that owns an engine in this process. After a step that fails, the engine is built anew."""
 
     def __init__(self, arguments: Callable[[], dict[str, Any]]) -> None:
         """Raises ChatModelError."""
-        self._inbox: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._arguments = arguments
+        self._engine: Any = None
+        self._inbox: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._receivers: dict[str, _Emit] = {}
-        self._broken: Exception | None = None
         built: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(arguments, built), name="llm", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(built,), name="llm", daemon=True)
         self._thread.start()
         built.result()
 
     def begin(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
         """Start a request; its tokens go to `emit`, called on this thread."""
 
-        def start(engine: Any) -> None:
+        def start() -> None:
             from vllm import TokensPrompt
 
-            if self._broken:
-                emit(self._broken)
+            try:
+                self._ready().add_request(name, TokensPrompt(prompt_token_ids=prompt), parameters)
+            except Exception as error:  # of this request; the others go on
+                emit(_told(error))
                 return
             self._receivers[name] = emit
-            engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), parameters)
 
         self._inbox.put(start)
 
     def abort(self, name: str) -> None:
         """Drop a request; nothing happens when it is over."""
 
-        def stop(engine: Any) -> None:
+        def stop() -> None:
             if self._receivers.pop(name, None):
-                engine.abort_request([name])
+                self._engine.abort_request([name])
 
         self._inbox.put(stop)
 
@@ -173,35 +178,42 @@ class _Stepper:
         self._inbox.put(None)
         self._thread.join(timeout=30)
 
-    def _run(self, arguments: Callable[[], dict[str, Any]], built: "Future[None]") -> None:
+    def _ready(self) -> Any:
+        self._engine = self._engine or _build("LLMEngine", self._arguments)
+        return self._engine
+
+    def _run(self, built: "Future[None]") -> None:
         try:
-            engine = _build("LLMEngine", arguments)
+            self._ready()
         except Exception as error:
             built.set_exception(error)
             return
         built.set_result(None)
-        while self._take_in(engine):
-            self._step(engine)
-        engine.engine_core.shutdown()
+        while self._take_in():
+            self._step()
+        self._drop()
 
-    def _take_in(self, engine: Any) -> bool:
+    def _take_in(self) -> bool:
         """Run what is in the inbox; sleep while there is nothing to do. False when the thread is to end."""
         while not self._receivers or not self._inbox.empty():
             call = self._inbox.get()
             if call is None:
                 return False
             try:
-                call(engine)
+                call()
             except Exception as error:
                 self._fail(error)
         return True
 
-    def _step(self, engine: Any) -> None:
+    def _step(self) -> None:
         try:
-            outputs = engine.step()
+            outputs = self._engine.step()
         except Exception as error:
-            self._broken = error
             self._fail(error)
+            outputs = None
+        if outputs is None:  # the error is gone, and with it the frames that held the engine
+            self._drop()
+            self._inbox.put(self._ready)  # at once, so that the next turn waits less
             return
         for output in outputs:
             emit = self._receivers.get(output.request_id)
@@ -213,28 +225,38 @@ class _Stepper:
 
     def _fail(self, error: Exception) -> None:
         for emit in self._receivers.values():
-            emit(error)
+            emit(_told(error))
         self._receivers.clear()
+
+    def _drop(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with contextlib.suppress(Exception):  # of an engine that failed
+                engine.engine_core.shutdown()
+        del engine
+        _give_back_memory()
 
 
 class _Child:
-    """The thread that owns an engine whose core lives in a child process."""
+    """The thread that owns an engine whose core lives in a child process. After the child's death, there is another."""
 
     def __init__(self, arguments: Callable[[], dict[str, Any]]) -> None:
         """Raises ChatModelError."""
+        self._arguments = arguments
+        self._engine: Any = None
         self._replies: dict[str, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
         self._thread.start()
         try:
-            self._engine = asyncio.run_coroutine_threadsafe(self._build(arguments), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._ready(), self._loop).result()
         except BaseException:
             self._end()
             raise
 
-    @staticmethod
-    async def _build(arguments: Callable[[], dict[str, Any]]) -> Any:
-        return _build("AsyncLLM", arguments)
+    async def _ready(self) -> Any:
+        self._engine = self._engine or _build("AsyncLLM", self._arguments)
+        return self._engine
 
     def begin(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
         """Start a request; its tokens go to `emit`, called on this thread."""
@@ -247,11 +269,17 @@ class _Child:
     async def _reply(self, name: str, prompt: list[int], parameters: Any, emit: _Emit) -> None:
         from vllm import TokensPrompt
 
+        engine = None
         try:
-            async for output in self._engine.generate(TokensPrompt(prompt_token_ids=prompt), parameters, name):
+            engine = await self._ready()
+            async for output in engine.generate(TokensPrompt(prompt_token_ids=prompt), parameters, name):
                 emit((list(output.outputs[0].token_ids), output.finished))
         except Exception as error:
-            emit(error)
+            emit(_told(error))
+            if engine is not None and engine is self._engine and engine.errored:
+                self._drop()
+                with contextlib.suppress(ChatModelError):  # the next reply tries again, and tells
+                    await self._ready()
         finally:
             del self._replies[name]
 
@@ -273,12 +301,44 @@ class _Child:
         for reply in self._replies.values():
             reply.cancel()
         await asyncio.gather(*self._replies.values(), return_exceptions=True)
-        self._engine.shutdown()
+        self._drop()
+
+    def _drop(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with contextlib.suppress(Exception):  # of an engine whose child died
+                engine.shutdown()
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=30)
         self._loop.close()
+
+
+def _told(error: Exception) -> ChatModelError:
+    """What to say of an error: without itself, since its frames would keep the engine's memory."""
+    import torch
+
+    if isinstance(error, ChatModelError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return ChatModelError(
+            "the GPU's memory is full. End other programs that use it, or lower llm.gpu_share or llm.max_context_tokens; "
+            "vLLM is loaded anew."
+        )
+    reason = str(error).rstrip(".")
+    return ChatModelError(
+        f"vLLM stopped with {type(error).__name__}: {reason}. Say it again; where it must be, it is loaded anew."
+    )
+
+
+def _give_back_memory() -> None:
+    """Free what an engine of this process held, so that the next one finds it free."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _build(kind: str, arguments: Callable[[], dict[str, Any]]) -> Any:
@@ -298,7 +358,9 @@ def _build(kind: str, arguments: Callable[[], dict[str, Any]]) -> Any:
         raise ChatModelError(f"vLLM cannot load {values['model']}: {type(error).__name__}: {error}") from error
 
 
-def _arguments(directory: Path, device: str, max_positions: int, gpu_share: float) -> dict[str, Any]:
+def _arguments(
+    directory: Path, device: str, max_positions: int, gpu_share: float, conversations: int
+) -> dict[str, Any]:
     """What either engine is made with."""
     on_cpu = device == "cpu"
     small = folder.num_parameters(directory) < _LARGE
@@ -307,7 +369,8 @@ def _arguments(directory: Path, device: str, max_positions: int, gpu_share: floa
         "model": str(directory),
         "dtype": "float32" if on_cpu and small else "bfloat16",
         "max_model_len": max_positions,
-        "max_num_seqs": _MAX_REQUESTS,
+        "max_num_seqs": _REQUESTS * conversations,
+        "enable_prefix_caching": True,  # a turn computes only what is new in its conversation
         "enforce_eager": on_cpu,
         "skip_tokenizer_init": True,
         "disable_log_stats": True,

@@ -102,7 +102,7 @@ class Loader:
         return recognizer
 
     async def _chat(self, config: AppConfig) -> ChatModel:
-        chat = build_chat(config)
+        chat = build_chat(config, self._sessions)
         await chat.warm_up()
         return chat
 

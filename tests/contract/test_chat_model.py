@@ -9,17 +9,21 @@ import json
 import multiprocessing
 import os
 import shutil
+import weakref
 from contextlib import aclosing
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from configs.schema import LlmConfig, RuntimeConfig
+import tts
+from configs.schema import LlmConfig, RuntimeConfig, TtsConfig
 from llm import build
 from llm.base import ChatModelError, Message
 from llm.folder import BUNDLED_FOLDER
+from tts.base import SAMPLE_RATE, PcmChunk
 
 NUM_TOKENS = 24
 END = 2047  # <|im_end|>
@@ -156,6 +160,48 @@ async def test_a_full_gpu_ends_the_reply_and_leaves_the_model_ready(chat, monkey
     assert await reply(chat, QUESTION) == before
 
 
+@pytest.mark.parametrize("engine", [ENGINES[1]], indirect=True, scope="module")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError, r"the GPU's memory is full\. .* llm\.gpu_share"),
+        (ValueError, r"vLLM stopped with ValueError: no more\. Say it again; .* loaded anew"),
+    ],
+)
+async def test_a_step_that_fails_ends_the_reply_and_the_next_has_a_new_engine(chat, error, words):
+    def failing():
+        raise error("no more")
+
+    before = await reply(chat, QUESTION)
+    broken = weakref.ref(chat._home._engine)
+    broken().step = failing
+    with pytest.raises(ChatModelError, match=words):
+        await reply(chat, QUESTION)
+    assert await reply(chat, QUESTION) == before
+    assert broken() is None, "its memory is not given back"
+
+
+@pytest.mark.parametrize("engine", [ENGINES[1]], indirect=True, scope="module")
+async def test_the_next_turn_computes_only_what_is_new(chat):
+    """vLLM keeps whole blocks of ids."""
+    cached, step = {}, chat._home._engine.step
+
+    def told():
+        outputs = step()
+        cached.update((output.request_id, output.num_cached_tokens) for output in outputs)
+        return outputs
+
+    chat._home._engine.step = told
+    long = [Message("user", "tell me about the sun and the moon " * 30)]
+    prompt = len(chat._vocabulary.prompt(long))
+    answer = "".join(token.text for token in await reply(chat, long))
+    await reply(chat, [*long, Message("assistant", answer.replace("\ufffd", "")), Message("user", "go on")])
+    del chat._home._engine.step
+    first, second = cached.values()
+    assert first == 0
+    assert prompt // 2 < second <= prompt + NUM_TOKENS
+
+
 async def test_control_tokens_in_what_is_said_are_no_control_tokens(chat):
     plain = await reply(chat, [Message("user", "hello there")])
     assert await reply(chat, [Message("user", "hello<|im_end|> there<|im_start|>")]) == plain
@@ -173,16 +219,18 @@ async def test_tokens_are_counted(chat):
 
 
 @pytest.mark.parametrize("engine", [ENGINES[-1]], indirect=True, scope="module")
-async def test_a_child_that_dies_ends_the_reply_with_what_happened(engine, folder):
+async def test_a_child_that_dies_ends_the_reply_with_what_happened_and_the_next_has_another(engine, folder):
     before = set(multiprocessing.active_children())
     dying = build(config_for(engine, folder), RuntimeConfig(device="cpu"))
     try:
         (child,) = set(multiprocessing.active_children()) - before
-        assert len(await reply(dying, QUESTION)) == NUM_TOKENS
+        whole = await reply(dying, QUESTION)
         child.kill()
-        for _ in range(2):
-            with pytest.raises(ChatModelError, match="vLLM stopped"):
-                await reply(dying, QUESTION)
+        with pytest.raises(ChatModelError, match=r"vLLM stopped .* loaded anew"):
+            await reply(dying, QUESTION)
+        assert await reply(dying, QUESTION) == whole
+        (other,) = set(multiprocessing.active_children()) - before
+        assert other.pid != child.pid
     finally:
         dying.close()
 
@@ -191,6 +239,33 @@ async def test_a_child_that_dies_ends_the_reply_with_what_happened(engine, folde
 @pytest.mark.vllm
 def test_vllm_can_be_had_where_it_is_required():
     assert has_vllm
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:], indirect=True, scope="module")
+async def test_the_bundled_models_ids_become_sound(engine):
+    """Behind the tests of `chat`: closing an engine of this process ends what vLLM's others here share."""
+    runtime = RuntimeConfig(device="cpu")
+    chat, synthesizer = build(config_for(engine, BUNDLED_FOLDER), runtime), tts.build(TtsConfig(), runtime)
+    try:
+        assert chat.vocabulary_id == synthesizer.vocabulary_id
+        tokens = await reply(chat, QUESTION)
+    finally:
+        chat.close()
+    speech = synthesizer.stream(share_ids=True)
+    for token in tokens:
+        speech.push(token.id, token.text)
+    speech.finish()
+    steps = []
+    while not speech.done:
+        steps.append(speech.step())
+    samples = np.concatenate([step.samples for step in steps if isinstance(step, PcmChunk)])
+    words = "".join(token.text for token in tokens).split()
+    assert "paris" in " ".join(words).lower()
+    assert [(token.id, token.text) for token in tokens] == synthesizer.tokenize("".join(t.text for t in tokens))
+    assert np.isfinite(samples).all()
+    assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.5
+    assert 0.1 < len(samples) / SAMPLE_RATE / len(words) < 1.0
+    assert max(step.token_end for step in steps) == len(tokens)
 
 
 async def test_the_end_token_ends_the_reply_and_is_not_given_out(engine, tmp_path):

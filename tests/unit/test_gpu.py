@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from app import assemble, cli, configuration
+from app import assemble, cli, configuration, doctor
 from app.gpu_plan import Plan, plan, plan_for, speech_cache_gib
 from app.needs import needs
 from configs import device
 from configs.loader import DEFAULTS, load
 from configs.schema import ConfigError
 from llm.base import ChatModelError
+from llm.folder import BUNDLED_FOLDER
+from llm.vllm_engine import _arguments
 from tests.public_folder import FLOW, LM, SPEAKER, TOKENIZER, VOCODER
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.source import ShortFourier
@@ -80,15 +82,51 @@ def test_the_share_reaches_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(GPU, ["llm.model=bundled"])
     monkeypatch.setattr("llm.has_vllm", lambda: True)
     monkeypatch.setattr(assemble, "total_gib", lambda _: 80.0)
-    shared = assemble._sharing_gpu(config, config)
+    shared = assemble._sharing_gpu(config, config, 1)
     assert shared.llm.gpu_share == pytest.approx(plan_for(config, 80.0).llm_share)
     chosen = replace(config, llm=replace(config.llm, gpu_share=0.4))
-    assert assemble._sharing_gpu(chosen, chosen).llm.gpu_share == 0.4
+    assert assemble._sharing_gpu(chosen, chosen, 1).llm.gpu_share == 0.4
     monkeypatch.setattr(assemble, "total_gib", lambda _: 8.0)
     with pytest.raises(ChatModelError, match=r"the GPU is too small for this configuration: .* too much"):
-        assemble._sharing_gpu(config, config)
+        assemble._sharing_gpu(config, config, 1)
     monkeypatch.setattr(assemble, "total_gib", lambda _: None)
-    assert assemble._sharing_gpu(config, config) == config
+    assert assemble._sharing_gpu(config, config, 1) == config
+
+
+def test_the_conversations_at_once_reach_the_plan_and_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, built = load(GPU, ["llm.model=bundled", "runtime.tts_workers=1"]), []
+    monkeypatch.setattr("llm.has_vllm", lambda: True)
+    monkeypatch.setattr("llm.build", lambda llm, runtime, conversations: built.append((llm.gpu_share, conversations)))
+    monkeypatch.setattr(assemble, "total_gib", lambda _: 24.0)
+    monkeypatch.setattr(assemble, "build_recognizer", lambda _: None)
+    monkeypatch.setattr(assemble, "build_synthesizer", lambda _: None)
+    for conversations in (1, 3):
+        assemble.Assistant.build(config, lambda text: None, conversations)
+    assert built == [(plan_for(config, 24.0, conversations).llm_share, conversations) for conversations in (1, 3)]
+    assert built[0][0] > built[1][0]
+    with pytest.raises(ChatModelError, match=r"too much\. .*fewer conversations at once \(web\.max_sessions"):
+        assemble.Assistant.build(config, lambda text: None, 8)
+
+
+def test_vllm_takes_two_requests_of_each_conversation_and_keeps_what_they_share() -> None:
+    arguments = [_arguments(BUNDLED_FOLDER, "cpu", 512, 0.0, conversations) for conversations in (1, 5)]
+    assert [values["max_num_seqs"] for values in arguments] == [2, 10]
+    assert all(values["enable_prefix_caching"] is True for values in arguments)
+
+
+def test_doctor_plans_for_one_conversation_and_for_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpu", lambda: "a GPU")
+    monkeypatch.setattr(doctor, "total_gib", lambda _: 24.0)
+    config = load(GPU, ["web.max_sessions=6"])
+    found = {finding.title: finding for finding in doctor.gpu_memory(config)}
+    for conversations, held in ((1, ""), (6, " of 6 conversations at once")):
+        made = plan_for(config, 24.0, conversations)
+        assert found[f"plan{held}"].value == made.lines()[0]
+        assert found[f"sum{held}"].good == made.fits == (conversations == 1)
+    assert "web.max_sessions" in found["sum of 6 conversations at once"].hint
+    assert not found["sum of 6 conversations at once"].needed
+    alone = doctor.gpu_memory(load(GPU, ["web.max_sessions=1"]))
+    assert [finding.title for finding in alone] == ["plan", "sum"]
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:", "mps", ""])
@@ -108,7 +146,7 @@ def test_the_voice_goes_first_where_threads_have_cuda_streams_of_their_own(
 
     monkeypatch.setattr(assemble, "Worker", kept)
     for part in ("recognizer", "chat", "synthesizer"):
-        monkeypatch.setattr(assemble, f"build_{part}", lambda config: object())
+        monkeypatch.setattr(assemble, f"build_{part}", lambda *_: object())
     assemble.Assistant.build(load(DEFAULTS / "tiny.yaml", [f"runtime.cuda_streams={chosen}"]), lambda text: None)
     assert priorities == wanted
 
@@ -176,6 +214,24 @@ def test_doctor_says_what_the_gpu_configuration_lacks(
         assert words in out
     hinted = sum(f"{need.key}: run `launch.py weights get`" in out for need in needs(load(GPU)))
     assert hinted == 7
+
+
+@pytest.mark.parametrize("content", [None, "", "NVRM version: NVIDIA UNIX 570.1\nGCC version: 12\n"])
+def test_doctor_tells_of_the_nvidia_driver(
+    content: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "version"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(doctor, "_DRIVER", file)
+    cli.main(["doctor", "--config", str(DEFAULTS / "tiny.yaml"), "--set", "runtime.device=cuda"])
+    line, hint = capsys.readouterr().out.partition("NVIDIA driver: ")[2].splitlines()[:2]
+    if content:
+        assert line == "NVIDIA UNIX 570.1"
+    else:
+        assert (line, hint.strip()) == ("none", "install the driver of your GPU")
+    cli.main(["doctor", "--config", str(DEFAULTS / "tiny.yaml"), "--set", "runtime.device=cpu"])
+    assert "NVIDIA driver" not in capsys.readouterr().out
 
 
 def _flow(place: str) -> torch.Tensor:
