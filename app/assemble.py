@@ -27,6 +27,8 @@ from tts.unspoken import Unspoken
 if TYPE_CHECKING:
     from llm.conversation import Conversation
 
+log = logging.getLogger(__name__)
+
 
 def prepare_process(config: AppConfig) -> None:
     """Process-wide settings that must stand before a model library is imported."""
@@ -52,19 +54,31 @@ def build_chat(config: AppConfig, conversations: int = 1) -> ChatModel:
 
 
 def _sharing_gpu(located_config: AppConfig, config: AppConfig, conversations: int) -> AppConfig:
-    """With the share of the GPU that recogniser and voice leave to vLLM. Raises ChatModelError where that is too little."""
+    """With the share of the GPU that recogniser and voice leave to vLLM. Raises ChatModelError where that is too little.
+
+    Where there is too little for so many conversations, as many as fit are planned for, and that is told.
+    """
     import llm
 
     device, engine = config.runtime.device, config.llm.engine
     total = total_gib(device) if device != "cpu" and engine in ("auto", "vllm") and llm.has_vllm() else None
     if total is None or config.llm.gpu_share:
         return located_config
-    plan = plan_for(config, total, conversations)
-    if not plan.fits:
+    for held in range(conversations, 0, -1):
+        plan = plan_for(config, total, held)
+        if plan.fits:
+            break
+    else:
         raise ChatModelError(
             f"the GPU is too small for this configuration: {'; '.join(plan.lines())}. Choose a smaller llm.model, fewer "
-            "tts.num_flow_steps, fewer conversations at once (web.max_sessions, serve.max_sessions), or "
-            "llm.engine=transformers with runtime.device=cpu; llm.gpu_share sets the share by hand."
+            "tts.num_flow_steps, or llm.engine=transformers with runtime.device=cpu; llm.gpu_share sets the share by hand."
+        )
+    if held < conversations:
+        log.warning(
+            "the GPU's memory is planned for %d of %d conversations at once, in their longest replies: lower "
+            "web.max_sessions and serve.max_sessions, or tts.num_flow_steps, if it runs full.",
+            held,
+            conversations,
         )
     return replace(located_config, llm=replace(located_config.llm, gpu_share=plan.llm_share))
 

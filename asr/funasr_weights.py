@@ -1,5 +1,6 @@
 """FunASR's `model.pt`, compared with the model that was filled from it: FunASR drops what does not fit, in silence."""
 
+import logging
 import pickle
 import re
 import zipfile
@@ -10,6 +11,7 @@ import torch
 
 from asr.base import RecognizerError
 
+log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]
 
 _WRAPPINGS = (
@@ -52,7 +54,7 @@ def read_shapes(file: Path) -> Shapes:
 
 
 def require_fit(model: torch.nn.Module, shapes: Shapes, file: Path) -> None:
-    """Refuse a model that was not filled from all of the file, or not all of it. Raises RecognizerError."""
+    """Refuse a model of which a part was not filled. Raises RecognizerError; tensors beyond it are told in a warning."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     differences = {
         "missing": [f"{name} {list(own[name])}" for name in own.keys() - shapes.keys()],
@@ -63,15 +65,17 @@ def require_fit(model: torch.nn.Module, shapes: Shapes, file: Path) -> None:
             if own[name] != shapes[name]
         ],
     }
-    parts = []
+    told = {}
     for label, found in differences.items():
         names = sorted(name for name in found if _BOOKKEEPING not in name)
         if names:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            parts.append(f"{label} {len(names)} ({shown})")
-    if parts:
+            told[label] = f"{label} {len(names)} ({shown})"
+    if told.keys() == {"extra"}:
+        log.warning("%s holds tensors for which the config.yaml beside it has no place: %s.", file, told["extra"])
+    elif told:
         raise RecognizerError(
-            f"{file} does not fit the config.yaml beside it: {'; '.join(parts)}. Fetch both again, from one publisher."
+            f"{file} does not fit the config.yaml beside it: {'; '.join(told.values())}. Fetch both again, from one publisher."
         )
 
 

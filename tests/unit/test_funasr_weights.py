@@ -75,10 +75,13 @@ def test_every_tensor_is_taken(whole: Path, folder: Path, written: Callable[[Sta
             lambda state: state | {HEAD: state[HEAD][:-1]},
             rf"misshapen 1 \({HEAD} is \[\d+, \d+\], expected \[\d+, \d+\]\)",
         ),
-        (lambda state: state | {"decoder.more": torch.zeros(2, 3)}, r"extra 1 \(decoder\.more \[2, 3\]\)"),
+        (
+            lambda state: {"decoder.more" if name == HEAD else name: value for name, value in state.items()},
+            rf"missing 1 \({HEAD} \[.*\]\); extra 1 \(decoder\.more \[",
+        ),
         (lambda state: [1, 2], "holds a list, not a table"),
     ],
-    ids=["missing encoder", "misshapen head", "extra tensor", "no table"],
+    ids=["missing encoder", "misshapen head", "renamed tensor", "no table"],
 )
 def test_what_does_not_fit_is_named(folder: Path, changed: Callable[[State], Any], words: str) -> None:
     change(folder, changed)
@@ -86,6 +89,12 @@ def test_what_does_not_fit_is_named(folder: Path, changed: Callable[[State], Any
         load(folder)
     assert str(folder / "model.pt") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_tensors_beyond_the_model_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(folder, lambda state: state | {"decoder.more": torch.zeros(2, 3)})
+    load(folder)
+    assert "no place: extra 1 (decoder.more [2, 3])" in caplog.text
 
 
 def test_a_pickle_that_runs_code_is_refused(folder: Path, tmp_path: Path) -> None:
