@@ -93,7 +93,7 @@ def _build(kind: type, values: Any, prefix: str, source: str) -> Any:
             arguments[name] = _convert(hint_type, value, f"{prefix}{name}", source)
             least = fields[name].metadata.get("at_least")
             if least is not None and hint_type in (int, float) and not arguments[name] >= least:
-                raise ConfigError(f"{source}: {prefix}{name} is {value!r}; it takes {least:g} or more.")
+                raise ConfigError(f"{source}: {prefix}{name} is {value!r}; it takes at least {least:g}.")
     return kind(**arguments)
 
 

@@ -58,7 +58,10 @@ def _moonshine() -> "moonshine_voice.Transcriber":  # type: ignore[name-defined]
 
 
 def hear_moonshine(samples: np.ndarray, rate: int) -> str:
-    """What Moonshine tiny understands, a network trained on people's speech (arXiv 2410.15608); samples float32 (N,)."""
+    """What Moonshine tiny understands, a network trained on people's speech (arXiv 2410.15608); samples float32 (N,).
+
+    Of unclear speech it may make something else the next time.
+    """
     if not len(samples) or not np.abs(samples).max():
         return ""
     audio = np.pad(resample(samples.astype(np.float32), rate, JUDGE_HZ), int(_PAD_S * JUDGE_HZ))
