@@ -13,7 +13,7 @@ from pathlib import Path
 from app.about import processor
 from app.configuration import configuration
 from app.gpu_plan import plan_for, total_gib
-from app.needs import chosen, needs, place, published_gb, size_of
+from app.needs import chosen, is_there, needs, place, published_gb, size_of
 from asr import limits
 from configs.schema import BUNDLED, AppConfig
 
@@ -153,7 +153,7 @@ def weights(config: AppConfig) -> Iterator[Finding]:
     for need in needs(config):
         path, value = place(config, need), chosen(config, need)
         name = need.folder if value == BUNDLED else f"{value} at {path}" if need.wanted(value) else str(path)
-        good, published = path.exists(), published_gb(need, value)
+        good, published = is_there(config, need), published_gb(need, value)
         hint = f"{need.key}: restore it from the repository or `launch.py train small`; see `launch.py weights where`"
         if need.wanted(value):
             name = name if good else value

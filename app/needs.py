@@ -1,6 +1,7 @@
 """Which models a configuration asks for, and where each lies on this machine."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,29 @@ def lies(need: Need, value: str) -> Path:
         return ROOT / need.folder
     wanted = need.wanted(value)
     return (wanted and hub.local(wanted)) or Path(value).expanduser()
+
+
+def is_there(config: AppConfig, need: Need) -> bool:
+    """Whether the model lies in its place, at a glance: what ships has its weights, and no safetensors file is cut."""
+    path = place(config, need)
+    if not path.exists():
+        return False
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    if chosen(config, need) == BUNDLED and not files:
+        return False
+    return all(_is_whole(file) for file in files if file.suffix == ".safetensors")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length)) if length < file.stat().st_size else {}
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return False
+    return bool(ends) and file.stat().st_size == 8 + length + max(ends)
 
 
 def everything_there(config: AppConfig) -> bool:

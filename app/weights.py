@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app import hub
 from app.configuration import configuration, has_gpu
 from app.hub import Wanted, WeightsError
-from app.needs import chosen, lies, needs, place, published_gb, size_of
+from app.needs import chosen, is_there, lies, needs, place, published_gb, size_of
 from app.weights_table import ALIGNER, Need
 from configs.loader import DEFAULTS
 from configs.schema import BUNDLED, AppConfig, ConfigError
@@ -33,7 +33,7 @@ def list_needs(config: AppConfig) -> int:
     missing = 0
     for need in needs(config):
         path, value = place(config, need), chosen(config, need)
-        there = path.exists()
+        there = is_there(config, need)
         missing += not there
         size = f"{size_of(path, need, value) / 1e6:.1f} MB" if there else _missing(need, value)
         purpose = ", for voices from recordings" if need.voices else ""

@@ -150,6 +150,27 @@ def test_doctor(capsys):
     assert "asr.backend=moonshine" in out
 
 
+@pytest.mark.parametrize("damage", ["cut", "text", "gone"])
+def test_doctor_sees_weights_that_are_not_whole(damage, tmp_path, monkeypatch, capsys):
+    """What ships, in a copy; `weights list` sees the same."""
+    (tmp_path / "tts").mkdir()
+    for room in ("asr", "llm"):
+        (tmp_path / room).symlink_to(ROOT / room)
+    shutil.copytree(ROOT / "tts" / "assets", tmp_path / "tts" / "assets")
+    monkeypatch.setattr("app.needs.ROOT", tmp_path)
+    assert main(["weights", "list"]) == 0
+    file = tmp_path / "tts" / "assets" / "vocoder" / "model.safetensors"
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-10] if damage == "cut" else b"this is no model")
+    capsys.readouterr()
+    assert main(["doctor"]) == 1
+    assert "tts.vocoder: restore it from the repository" in capsys.readouterr().out
+    assert main(["weights", "list"]) == 1
+    assert "1 missing" in capsys.readouterr().out
+
+
 def test_import_app_is_light():
     heavy = "{'torch', 'gradio', 'vllm', 'sounddevice', 'numba', 'transformers', 'funasr'}"
     code = f"import sys, app, app.session, app.cli, app.talk; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
