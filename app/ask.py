@@ -140,7 +140,7 @@ def check_writable(*paths: Path | None) -> None:
             raise ConfigError(f"{path}: a folder; give the name of a file.")
         if not path.parent.is_dir():
             raise ConfigError(f"{path}: the folder {path.parent} does not exist; make it first.")
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
+        if not os.access(path.parent, os.W_OK):
             raise ConfigError(f"{path}: no permission to write there; choose another folder.")
 
 

@@ -38,10 +38,9 @@ _SOUND_WEIGHT = 0.5
 _SUREST = 4.0  # log-odds of a sound beyond which it is no surer
 _UNHEARD = 1.0  # log-odds where nobody hears the sound
 _SURELY = 2.5  # log-odds from which no other sentence is waited for
-_ENDED = (
-    0.5  # log-odds of a mark that ends a sentence, and against the turn's end of one that does not: so small, because
-)
-_GOES_ON = 0.5  # recognisers set marks by the pause as much as by the words
+# log-odds of a mark that ends a sentence, and against it of one that does not: small, since recognisers set marks by the
+# pause as much as by the words
+_MARK = 0.5
 _ENDS, _GOINGS_ON = (".", "?", "!"), (",", "...", "\N{HORIZONTAL ELLIPSIS}", "-", "\N{EN DASH}", "\N{EM DASH}")
 _WHOLE = -0.6  # log-odds from which it is taken for all: chosen, as the others, on questions spoken with pauses
 
@@ -50,8 +49,8 @@ def _mark(text: str) -> float:
     """Log-odds by the mark after the last word that the turn is over; 0 where there is none."""
     text = text.rstrip(" \"'\N{RIGHT DOUBLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}")
     if text.endswith(_GOINGS_ON):
-        return -_GOES_ON
-    return _ENDED if text.endswith(_ENDS) else 0.0
+        return -_MARK
+    return _MARK if text.endswith(_ENDS) else 0.0
 
 
 class Ear(Protocol):

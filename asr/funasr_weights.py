@@ -14,11 +14,7 @@ from asr.base import RecognizerError
 log = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[int, ...]]
 
-_WRAPPINGS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # what FunASR's trainers put the tensors into, and FunASR unwraps
+_WRAPPINGS = ("state_dict", "model_state_dict", "model")  # in which FunASR's trainers put the tensors, and it unwraps
 _PREFIX = "module."  # of a model that was trained on several GPUs; FunASR looks for both names
 _BOOKKEEPING = "num_batches_tracked"  # counters that no inference reads
 _SHOWN = 4
