@@ -107,4 +107,4 @@ def check_against_full_passes(model: Tmt, text: list[int], lookahead: int, spoke
         if step < len(text):
             duration = model.duration_head(hidden[-1])
             torch.testing.assert_close(spoken.durations[step], duration, atol=1e-4, rtol=0)
-            assert drawing._draw_duration(duration)[0] == lengths[step]
+            assert drawing.draw_duration(duration)[0] == lengths[step]

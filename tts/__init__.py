@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.device import resolve
-from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, RuntimeConfig, TtsConfig
+from configs.schema import BUNDLED, ConfigError, RuntimeConfig, TtsConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,7 +144,7 @@ def _syncspeech(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
 
     folder = _folder(config.tmt, "tmt")
     vocabulary = folder / "tokenizer.json"
-    model = precision.pack(precision.lower(Tmt.load(folder).to(device), precision.resolve(config.dtype, device)))
+    model = precision.ready(Tmt.load(folder), config.dtype, device)
     reader = PromptReader(
         vocabulary,
         language=config.language,
@@ -197,9 +197,8 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
             "or set tts.interleaved.model to a weights folder or CosyVoice 2's."
         )
     file = public.find(public.INTERLEAVED, folder)
-    model = public.load(public.INTERLEAVED, folder, device=device)
-    precision.pack(precision.lower(model, precision.resolve(config.dtype, device)))
-    drafter = _drafter(chosen, model.config, device)
+    model = precision.ready(public.load(public.INTERLEAVED, folder, device=device), config.dtype, device)
+    drafter = _drafter(config, model.config, device)
 
     def begin(speed: float, _lookahead: int | None) -> "TokenDecoder":
         if speed != 1.0:
@@ -217,12 +216,14 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
     return made, folder / "tokenizer.json" if file is None else file.parent / public.TEXT_FOLDER
 
 
-def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig", device: str) -> "Drafter | None":
+def _drafter(config: TtsConfig, model: "InterleavedConfig", device: str) -> "Drafter | None":
     """The draft heads that are asked for, of a model of the given shape."""
+    from tts import precision
     from tts.base import CheckpointError, SynthesisError
     from tts.interleaved.drafts import Drafter, DraftHeads
     from tts.interleaved.sampling import RepetitionAware
 
+    chosen = config.interleaved
     if chosen.heads == "none":
         return None
     folder = _folder(chosen.heads, "vadusa")
@@ -231,7 +232,7 @@ def _drafter(chosen: InterleavedTtsConfig, model: "InterleavedConfig", device: s
             "no draft heads are bundled: train them with `python launch.py train small vadusa`, or set "
             "tts.interleaved.heads to a weights folder."
         )
-    heads = DraftHeads.load(folder).to(device)
+    heads = precision.ready(DraftHeads.load(folder), config.dtype, device)
     try:
         drafter = Drafter(
             heads,

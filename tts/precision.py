@@ -2,8 +2,9 @@
 
 The matrices of matrix products, convolutions and embeddings are lowered once, after loading; `computing` then runs what is
 between them. Float32 stay: the sums along residual paths and so what the norms see, the convolutions of the decoder's
-encoder, which read such sums, the flow's way from noise to mel, every model's last projection, and in the vocoder F0, phases,
-source and both Fourier transforms. Attention takes half-precision scores into a softmax that computes in float32 inside.
+encoder, which read such sums, the flow's way from noise to mel, every model's last projection, but of draft heads, which
+only propose, and in the vocoder F0, phases, source and both Fourier transforms. Attention takes half-precision scores into a
+softmax that computes in float32 inside.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -59,6 +60,18 @@ def pack(model: M) -> M:
         if isinstance(module, nn.Linear) and module.weight.numel() >= _LARGE and _is_half(module.weight):
             module.forward = _Packed(module)  # type: ignore[assignment, method-assign]
     return model
+
+
+def ready(model: M, dtype: str, device: str) -> M:
+    """A loaded model as it computes best on a device: there, lowered as `dtype` asks (see `resolve`), and packed; in place."""
+    return pack(lower(model.to(device), resolve(dtype, device)))
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Memory of a model's weights, and of the copies that `pack` made."""
+    packed = [one for one in model.modules() if isinstance(one.forward, _Packed)]
+    copies = sum(2 * one.weight.numel() for one in packed if isinstance(one, nn.Linear))
+    return copies + sum(weight.nbytes for weight in model.parameters())
 
 
 def _is_half(weight: Tensor) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import tts
-from app.bench.contestants import NUM_DURATIONS, SPEECH_PER_TEXT
+from app.bench.contestants import SPEECH_PER_TEXT, Scripted, as_stored
 from app.bench.writer import Writer, WriterConfig
 from asr.funasr_model import build as build_funasr
 from asr.paraformer import Paraformer, StreamingLayout, offline_config
@@ -27,12 +27,11 @@ from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.decode import DecodeOptions as InterleavedOptions
 from tts.interleaved.decode import InterleavedDecoder
 from tts.interleaved.model import InterleavedLm
-from tts.precision import lower, resolve
+from tts.precision import lower, ready, resolve, weight_bytes
 from tts.stream import StreamOptions, SyncSpeech
 from tts.text_to_token import TextToToken, TokenDecoder
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions as TmtOptions
-from tts.tmt.decode import TmtDecoder
 from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
 from tts.voice import Voice, VoiceEncoder
@@ -136,12 +135,8 @@ def build(
         begin=text_to_token.begin,
         flow=flow,
         vocoder=vocoder,
-        weights_gib={name: _bytes(model) / 2**30 for name, model in models.items()},
+        weights_gib={name: weight_bytes(model) / 2**30 for name, model in models.items()},
     )
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(weight.nbytes for weight in {id(weight): weight for weight in model.parameters()}.values())
 
 
 def _recogniser(sizes: Sizes, device: torch.device) -> Any:
@@ -154,12 +149,11 @@ def _recogniser(sizes: Sizes, device: torch.device) -> Any:
 
 
 def _text_to_token(sizes: Sizes, config: TtsConfig, device: torch.device) -> tuple[TextToToken, nn.Module]:
-    dtype = resolve(config.dtype, device.type)
     if config.backend == "interleaved":
         shape = sizes.interleaved
-        model = InterleavedLm(shape).eval().requires_grad_(False)
+        model = as_stored(InterleavedLm(shape))
         model.llm_decoder.bias[shape.fill] = -1e4  # groups are spoken to their end
-        speaker = lower(model, dtype).to(device)
+        speaker = ready(model, config.dtype, str(device))
         length = InterleavedOptions(min_ratio=SPEECH_PER_TEXT, max_ratio=SPEECH_PER_TEXT)
         made = TextToToken(
             vocabulary_id="",
@@ -168,13 +162,11 @@ def _text_to_token(sizes: Sizes, config: TtsConfig, device: torch.device) -> tup
             use_graphs=speaker.use_graphs,
         )
         return made, speaker
-    tmt = Tmt(sizes.tmt).eval().requires_grad_(False)
-    tmt.duration_head.weight.zero_()  # all durations are as likely: the first 14 are drawn from
-    placed = lower(tmt, dtype).to(device)
+    placed = ready(as_stored(Tmt(sizes.tmt)), config.dtype, str(device))
     made = TextToToken(
         vocabulary_id="",
         num_speech_tokens=sizes.tmt.num_speech_tokens,
-        begin=lambda _speed, lookahead: TmtDecoder(placed, TmtOptions(lookahead=lookahead, top_k=NUM_DURATIONS)),
+        begin=lambda _speed, lookahead: Scripted(placed, TmtOptions(lookahead=lookahead)),
         use_graphs=placed.use_graphs,
     )
     return made, placed

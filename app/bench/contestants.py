@@ -1,9 +1,10 @@
 """The text-to-token models that are timed: trained ones, or random weights that speak as long as real speech.
 
 What a model costs does not depend on its weights but on how much it says and, with draft heads, on how many drafts are
-kept. With random weights both are arranged: the temporal masked transformer draws durations evenly from 0 to 13, the
+kept. With random weights both are arranged: the temporal masked transformer takes durations as they occur in speech, the
 interleaved model is cut at as many speech tokens, and drafts are accepted as often as `ASSUMED` says. The paper's mask
 costs the same whatever it was trained with: without weights of its own it takes those of the other mask, and is not judged.
+All compute as they do in the assistant (`tts.precision`).
 """
 
 import copy
@@ -11,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
 from tts.interleaved.drafts import Draft, Drafter, DraftHeads, HeadsConfig
 from tts.interleaved.model import InterleavedLm
 from tts.interleaved.sampling import RepetitionAware
+from tts.precision import ready
 from tts.tmt import config as tmt_config
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions as TmtOptions
@@ -32,9 +35,12 @@ from tts.tmt.decode import TmtDecoder
 from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
 
+M = TypeVar("M", bound=nn.Module)
 TMT, PAPER, BASELINE, VADUSA = "TMT, prefix mask", "TMT, paper mask", "interleaved", "interleaved + VADUSA"
-NUM_DURATIONS = 14  # durations that random weights draw from
-SPEECH_PER_TEXT = (NUM_DURATIONS - 1) / 2  # speech tokens per text token; 6.4 on LibriTTS (SyncSpeech's figures)
+# How many text tokens last 0, 1, 2, ... speech tokens: 220 held-out sentences in the bundled voice, each word and each mark a
+# text token, as large vocabularies mostly have it; their last words, which end in silence, left out.
+DURATIONS = np.array([7, 80, 162, 227, 243, 232, 198, 163, 148, 141, 128, 94, 45, 48, 21, 13, 14, 5, 2, 3])
+SPEECH_PER_TEXT = float(np.average(np.arange(len(DURATIONS)), weights=DURATIONS))  # 6.3; 6.4 on LibriTTS (2502.11094)
 # By head and rank: with 4 heads and 64 nodes about 1.9 drafts per pass, what VADUSA's paper has for a flat vocabulary
 ASSUMED = tuple(tuple(first * 0.5**rank for rank in range(10)) for first in (0.44, 0.39, 0.35, 0.31, 0.28, 0.25))
 TEXT_IDS, SPEECH_IDS = 2048, 729  # vocabularies of the small models
@@ -65,6 +71,19 @@ class Field:
     def trained(self) -> bool:
         """Whether these are trained weights."""
         return self.vocabulary is not None
+
+
+class Scripted(TmtDecoder):
+    """Random weights: durations are drawn, for what it costs, and then taken from `DURATIONS`."""
+
+    def __init__(self, model: Tmt, options: TmtOptions) -> None:
+        super().__init__(model, options)
+        self._script = np.random.default_rng(options.seed)
+
+    def draw_duration(self, logits: torch.Tensor) -> tuple[int, bool]:
+        """See `TmtDecoder.draw_duration`."""
+        super().draw_duration(logits)
+        return int(self._script.choice(len(DURATIONS), p=DURATIONS / DURATIONS.sum())), False
 
 
 class Rehearsed(Drafter):
@@ -120,7 +139,7 @@ def entered(
     if size == "small":
         tmt = tmt_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
         model = interleaved_config.small_config(text_vocab_size=TEXT_IDS, num_speech_tokens=SPEECH_IDS)
-        return untrained(tmt, model, device, config.interleaved)
+        return untrained(tmt, model, device, config)
     full = TmtConfig(max_lookahead=4, text_per_step=2)
     same = InterleavedConfig(
         text_vocab_size=full.text_vocab_size,
@@ -131,7 +150,7 @@ def entered(
         num_kv_heads=full.num_heads,
         ff_dim=full.ff_dim,
     )
-    return untrained(full, same, device, config.interleaved)
+    return untrained(full, same, device, config)
 
 
 def weights(chosen: str, name: str) -> Path:
@@ -144,7 +163,9 @@ def vadusa_folder(config: TtsConfig) -> str:
     return BUNDLED if config.interleaved.heads == "none" else config.interleaved.heads
 
 
-def several_at_once(tmt: Tmt, options: TmtOptions) -> list[Contestant]:
+def several_at_once(
+    tmt: Tmt, options: TmtOptions, decoder: Callable[[Tmt, TmtOptions], TmtDecoder] = TmtDecoder
+) -> list[Contestant]:
     """The model where it speaks several text tokens in a step, if it has learnt to."""
     count = tmt.config.text_per_step
     fast = replace(options, text_per_step=count)
@@ -152,7 +173,7 @@ def several_at_once(tmt: Tmt, options: TmtOptions) -> list[Contestant]:
         Contestant(
             name=f"{TMT}, {count} text tokens per step",
             model=tmt,
-            begin=lambda seed: TmtDecoder(tmt, replace(fast, seed=seed)),
+            begin=lambda seed: decoder(tmt, replace(fast, seed=seed)),
             ahead=True,
         )
     ][: count - 1]
@@ -165,9 +186,9 @@ def as_published(tmt: Tmt) -> Tmt:
     return paper
 
 
-def published(folder: Path, device: torch.device, other: TmtConfig) -> Tmt:
+def published(folder: Path, other: TmtConfig) -> Tmt:
     """Weights trained with the paper's mask. Raises ConfigError, CheckpointError."""
-    model = Tmt.load(folder).to(device)
+    model = Tmt.load(folder)
     if model.config.mask != "paper":
         raise ConfigError(f"--paper {folder}: trained with the mask {model.config.mask}; set tmt_mask: paper there.")
     for name in ("vocabulary_id", "num_speech_tokens"):
@@ -179,12 +200,13 @@ def published(folder: Path, device: torch.device, other: TmtConfig) -> Tmt:
 def trained(device: torch.device, config: TtsConfig, *, grid: Sequence[int], paper: Path | None = None) -> Field:
     """The trained small models on real text. Raises ConfigError, CheckpointError."""
     tmt_folder = weights(config.tmt, "tmt")
-    tmt = Tmt.load(tmt_folder).to(device)
-    model = InterleavedLm.load(weights(config.interleaved.model, "interleaved")).to(device)
-    heads = DraftHeads.load(weights(vadusa_folder(config), "vadusa")).to(device)
+    how = config.dtype, str(device)
+    tmt = ready(Tmt.load(tmt_folder), *how)
+    model = ready(InterleavedLm.load(weights(config.interleaved.model, "interleaved")), *how)
+    heads = ready(DraftHeads.load(weights(vadusa_folder(config), "vadusa")), *how)
     vocabulary = TextVocabulary(tmt_folder / "tokenizer.json")
     text = [token for token, _ in vocabulary.encode(TEXT)]
-    plain = published(paper, device, tmt.config) if paper else as_published(tmt)
+    plain = ready(published(paper, tmt.config), *how) if paper else as_published(tmt)
 
     record(tmt, model, [config.interleaved.nodes, *grid])
 
@@ -237,28 +259,31 @@ def variants(
             yield name, replace(chosen, num_heads=count, nodes=nodes, tolerance=tolerance)
 
 
-def untrained(
-    tmt_shape: TmtConfig, shape: InterleavedConfig, device: torch.device, chosen: InterleavedTtsConfig
-) -> Field:
+def as_stored(model: M) -> M:
+    """A model of random weights, which are then numbers that fit float16, as those of files do; in place."""
+    for weight in model.requires_grad_(False).eval().parameters():
+        weight.copy_(weight.half())
+    return model
+
+
+def untrained(tmt_shape: TmtConfig, shape: InterleavedConfig, device: torch.device, config: TtsConfig) -> Field:
     """Random weights of the given shapes on random text. Raises ConfigError."""
+    chosen = config.interleaved
     if not 1 <= chosen.num_heads <= len(ASSUMED) or chosen.nodes < 1:
         raise ConfigError(f"tts.interleaved: num_heads lies between 1 and {len(ASSUMED)}, nodes is at least 1.")
     torch.manual_seed(0)
-    tmt = Tmt(tmt_shape).eval().requires_grad_(False)
-    for name, weight in tmt.named_parameters():
-        if name.startswith(("duration_head", "later_durations")):
-            weight.zero_()  # all durations are as likely
-    model = InterleavedLm(shape).eval().requires_grad_(False)
+    tmt = Tmt(tmt_shape)
+    model = InterleavedLm(shape).requires_grad_(False)
     model.llm_decoder.bias[shape.fill] = -1e4  # groups are spoken to their end
     heads = DraftHeads(
         HeadsConfig(
             dim=shape.dim, num_speech_tokens=shape.num_speech_tokens, num_heads=len(ASSUMED), accuracies=ASSUMED
         )
     )
-    heads.eval().requires_grad_(False)
-    drafter = Rehearsed(heads.to(device), chosen)
-    tmt, model = tmt.to(device), model.to(device)
-    paper, durations = as_published(tmt), TmtOptions(top_k=NUM_DURATIONS)
+    how = config.dtype, str(device)
+    tmt, model, heads = ready(as_stored(tmt), *how), ready(as_stored(model), *how), ready(as_stored(heads), *how)
+    drafter = Rehearsed(heads, chosen)
+    paper, options = as_published(tmt), TmtOptions(lookahead=config.lookahead, top_k=config.duration_top_k)
     record(tmt, model, [chosen.nodes])
     length = DecodeOptions(min_ratio=SPEECH_PER_TEXT, max_ratio=SPEECH_PER_TEXT)
     planned = replace(length, choose=drafter.choose)
@@ -273,9 +298,9 @@ def untrained(
                 begin=lambda seed: InterleavedDecoder(model, replace(planned, seed=seed), drafter=drafter),
                 heads=heads,
             ),
-            Contestant(name=PAPER, model=paper, begin=lambda seed: TmtDecoder(paper, replace(durations, seed=seed))),
-            Contestant(name=TMT, model=tmt, begin=lambda seed: TmtDecoder(tmt, replace(durations, seed=seed))),
-            *several_at_once(tmt, durations),
+            Contestant(name=PAPER, model=paper, begin=lambda seed: Scripted(paper, replace(options, seed=seed))),
+            Contestant(name=TMT, model=tmt, begin=lambda seed: Scripted(tmt, replace(options, seed=seed))),
+            *several_at_once(tmt, options, Scripted),
         ],
         text=np.random.default_rng(0).integers(0, shape.text_vocab_size, 4096),
         vocabulary=None,

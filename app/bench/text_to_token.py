@@ -36,6 +36,7 @@ from tts.decoder.config import FlowConfig
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.vocoder import Vocoder, VocoderConfig
 from tts.interleaved.decode import InterleavedDecoder
+from tts.precision import weight_bytes
 from tts.text import SpokenStream
 from tts.tmt.model import Tmt
 from tts.vocabulary import TextVocabulary
@@ -161,7 +162,7 @@ def figures(
     speech = sum(one.speech_s for one in played)
     passes = sum(one.num_passes for one in played)
     modules = [module for module in (contestant.model, contestant.heads) if module is not None]
-    weights = sum(weight.nbytes for module in modules for weight in module.parameters()) / 2**20
+    weights = sum(map(weight_bytes, modules)) / 2**20
     cached = contestant.name != PAPER
 
     def latency(text_token_s: float, pipelined: bool) -> float | None:

@@ -13,6 +13,7 @@ from app import cli
 from app.bench.contestants import (
     ASSUMED,
     BASELINE,
+    DURATIONS,
     PAPER,
     SPEECH_PER_TEXT,
     TMT,
@@ -49,7 +50,7 @@ def tiny(text_per_step=1, **knobs):
             text_vocab_size=50, num_speech_tokens=200, dim=32, num_layers=1, num_heads=2, num_kv_heads=2, ff_dim=32
         ),
         torch.device("cpu"),
-        InterleavedTtsConfig(**knobs),
+        TtsConfig(interleaved=InterleavedTtsConfig(**knobs)),
     )
 
 
@@ -105,6 +106,18 @@ def test_random_weights_speak_as_long_as_real_speech():
     assert drawings(values).count("<svg") == 4
 
 
+def test_random_weights_take_durations_as_they_occur_in_speech():
+    text = np.arange(400) % 50
+    contestants = {contestant.name: contestant for contestant in tiny(text_per_step=2).contestants}
+    one, two = (play(contestants[name], text, 3) for name in (TMT, f"{TMT}, 2 text tokens per step"))
+    spoken = [step.num_tokens for step in one.steps]
+    assert spoken == [step.num_tokens for step in two.steps]
+    lasting = np.bincount(spoken, minlength=len(DURATIONS))
+    expected = 400 * DURATIONS / DURATIONS.sum()
+    assert ((lasting - expected) ** 2 / np.maximum(expected, 1)).sum() < 45  # chi-squared, 19 degrees of freedom: 0.1 %
+    assert len(one.tokens) / 400 == pytest.approx(SPEECH_PER_TEXT, abs=0.6)
+
+
 def test_the_paper_mask_shares_the_weights_and_reads_everything_at_each_step():
     _, _, paper, tmt = tiny().contestants
     assert {weight.data_ptr() for weight in paper.model.parameters()} == {
@@ -150,11 +163,11 @@ def test_the_weights_of_a_model_trained_with_the_papers_mask(tmp_path):
     for mask in ("prefix", "paper"):
         model = Tmt(replace(shape, mask=mask))
         checkpoint.save(tmp_path / mask, model, model.config)
-    assert published(tmp_path / "paper", CPU, shape).config.mask == "paper"
+    assert published(tmp_path / "paper", shape).config.mask == "paper"
     with pytest.raises(ConfigError, match="trained with the mask prefix"):
-        published(tmp_path / "prefix", CPU, shape)
+        published(tmp_path / "prefix", shape)
     with pytest.raises(ConfigError, match="num_speech_tokens"):
-        published(tmp_path / "paper", CPU, replace(shape, num_speech_tokens=7))
+        published(tmp_path / "paper", replace(shape, num_speech_tokens=7))
 
 
 def test_peak_memory_is_of_the_work():

@@ -11,9 +11,10 @@ from configs.schema import ConfigError
 from tests.public_folder import FLOW, LM, VOCODER
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.vocoder import Vocoder
+from tts.interleaved.drafts import DraftHeads, HeadsConfig
 from tts.interleaved.model import InterleavedLm
 from tts.interleaved.state import InterleavedState
-from tts.precision import lower, pack, resolve
+from tts.precision import lower, pack, ready, resolve, weight_bytes
 from tts.tmt.config import TmtConfig
 from tts.tmt.decode import DecodeOptions, TmtDecoder
 from tts.tmt.model import Tmt
@@ -174,9 +175,24 @@ def test_packed_matrices_give_the_same_products() -> None:
     exact = [linear.weight.clone() for linear in model]
     pack(model)
     assert [type(linear.forward).__name__ for linear in model] == ["_Packed", "method", "method"]
+    assert weight_bytes(model) == sum(weight.nbytes for weight in model.parameters()) + 2 * 300 * 700
     assert all(torch.equal(linear.weight, weight) for linear, weight in zip(model, exact, strict=True))
     for shape in ((300,), (1, 300), (11, 300), (2, 5, 300), (0, 300)):
         x = torch.randn(shape, generator=generator)
         torch.testing.assert_close(
             large(x), torch.nn.functional.linear(x, large.weight, large.bias), atol=2e-5, rtol=1e-5
         )
+
+
+@half_types
+@torch.inference_mode()
+def test_draft_heads_propose_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    shape = HeadsConfig(dim=32, num_speech_tokens=50, num_heads=3, accuracies=((0.5,),) * 3)
+    heads = DraftHeads(shape).eval().requires_grad_(False)
+    hidden = torch.randn(32)
+    exact = heads(hidden)
+    name = str(dtype).removeprefix("torch.")
+    lowered = ready(heads, name, "cpu")
+    assert {weight.dtype for weight in lowered.parameters()} == {dtype}
+    assert (lowered(hidden, 2) - exact[:2]).abs().max() < 0.03 * exact.abs().max()

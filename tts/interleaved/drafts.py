@@ -8,7 +8,7 @@ Suffix legend: D width, V speech tokens, H heads.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tts import checkpoint
 from tts.base import CheckpointError, SynthesisError
 from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.tree import DraftTree, grow
+from tts.precision import computing
 
 NUM_CANDIDATES = 10  # of each head: the children that a node of the full tree has
 
@@ -70,6 +71,9 @@ class DraftHead(nn.Module):
 class DraftHeads(nn.Module):
     """Head 1 guesses the token after the next, head 2 the one after that, and so on. They know speech tokens only."""
 
+    HALF: ClassVar = ("heads",)
+    FULL: ClassVar = ()
+
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
@@ -90,7 +94,8 @@ class DraftHeads(nn.Module):
 
     def forward(self, hidden_D: torch.Tensor, num_heads: int | None = None) -> torch.Tensor:
         """Hidden states (..., D) after the model's last norm -> logits (H, ..., V) of the first `num_heads` (default all)."""
-        return torch.stack([head(hidden_D) for head in self.heads[:num_heads]])
+        with computing(self.get_parameter("heads.0.output.weight")):
+            return torch.stack([head(hidden_D) for head in self.heads[:num_heads]])
 
 
 class Draft(NamedTuple):

@@ -190,10 +190,10 @@ class TmtDecoder:
         if state.placeholder is None:
             state.placeholder = self._forward(number, count, np.zeros((len(Field), 0), np.int64))[-1]
         hidden = state.placeholder
-        drawn = [self._draw_duration(self._model.duration_head(hidden))]
+        drawn = [self.draw_duration(self._model.duration_head(hidden))]
         for later in self._model.later_durations[: count - 1]:
             before = torch.tensor(drawn[-1][0], device=hidden.device)
-            drawn.append(self._draw_duration(later(hidden, before)))
+            drawn.append(self.draw_duration(later(hidden, before)))
         return drawn
 
     def _speak(self, number: int, durations: np.ndarray, last: bool) -> list[np.ndarray]:
@@ -272,7 +272,7 @@ class TmtDecoder:
             state.blocks.clear()
         return hidden
 
-    def _draw_duration(self, logits: torch.Tensor) -> tuple[int, bool]:
+    def draw_duration(self, logits: torch.Tensor) -> tuple[int, bool]:
         """A duration in speech tokens at the wanted speed, and whether it was cut; the rounding error is carried on."""
         state = self.state
         scores = logits.float().cpu().numpy()
