@@ -5,9 +5,9 @@
                                +------ recognised words ----+--------------------------+   (barge-in)
 
 A pause after words that may be all of the turn lets the reply be prepared; the end of the turn decides what becomes of it.
-A voice over the reply ducks it at once, and silences it when it lasts. Recognised words interrupt it; a cough or a
+A voice over the reply ducks it at once, and silences it when it lasts or words are recognised. Words interrupt it; a cough or a
 back-channel word does not, and the reply comes back to its level. While the voice is so short that it may be one of those, its
-words are not trusted until it ends: recognisers read "uh-huh" as whatever is near.
+words only silence until it ends: recognisers read "uh-huh" as whatever is near.
 """
 
 import re
@@ -82,7 +82,7 @@ class Duck:
 
 @dataclass(frozen=True, slots=True)
 class Hush:
-    """The voice lasts, it is probably one: play the reply unheard until that is known."""
+    """The voice lasts or says something, it is probably one: play the reply unheard until that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +216,12 @@ class TurnTaking:
                 self._began = at if self._began is None else self._began
                 return self._voice_began()
             case PartialTranscript(text=text, at=at):
-                early = self._replying and self._is_short(at)
-                return [] if early or not text or self._is_aside(text, at) else self._show(text)
+                if not text or self._is_aside(text, at):
+                    return []
+                if self._replying and self._is_short(at):
+                    self._voice = _Voice.LASTING  # for all that is known
+                    return self._yield()
+                return self._show(text)
             case SpeechPaused(text=text, complete=complete):
                 if self.state is not State.USER_SPEAKING or not self.replies:
                     return []

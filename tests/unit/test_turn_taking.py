@@ -126,7 +126,9 @@ def final_at(text, at):
 @pytest.mark.parametrize("text", ["uh hi", "oh", "a", "ah um", "mhm"])
 def test_what_sounds_like_a_hum_is_an_aside_if_it_is_short(text):
     turns = speaking()
-    assert turns.on(partial_at("at", 24_000)) == []  # too early to trust
+    assert turns.on(partial_at(text, 22_000)) == []
+    assert turns.on(partial_at("at", 24_000)) == [Hush()]  # too early to trust
+    assert turns.on(SpeechSustained(at=24_500)) == []
     assert turns.on(SpeechEnded(at=25_000, text=text, complete=True)) == [Resume()]
     assert turns.on(final_at(text, 25_000)) == []
     assert turns.state is State.BOT_SPEAKING
@@ -135,7 +137,7 @@ def test_what_sounds_like_a_hum_is_an_aside_if_it_is_short(text):
 @pytest.mark.parametrize("text", ["no", "stop", "hey", "who", "oh no", "i'm"])
 def test_short_words_that_are_none_interrupt_when_they_end(text):
     turns = speaking()
-    assert turns.on(partial_at(text, 24_000)) == []
+    assert turns.on(partial_at(text, 24_000)) == [Hush()]
     assert turns.on(SpeechEnded(at=25_000, text=text)) == [Interrupt(), Listen(), ShowPartial(text)]
     assert turns.on(final(text)) == [Reply(final(text))]
 
@@ -156,6 +158,15 @@ def test_how_long_a_voice_lasts_is_counted_from_the_first_of_its_turn():
     turns.on(final_at("uh", 20_000))
     turns.on(SpeechStarted(at=64_000))
     assert turns.on(partial_at("uh i", 67_000)) == []
+
+
+def test_words_before_the_reply_sounds_keep_it_unheard():
+    turns = TurnTaking(BACKCHANNEL, aside_s=0.8)
+    turns.on(final("tell me a story"))
+    turns.on(SpeechStarted(at=16_000))
+    assert turns.on(partial_at("stop", 20_000)) == []
+    assert turns.on(ReplyStarted()) == [Hush()]
+    assert turns.on(SpeechEnded(at=22_000, text="yeah")) == [Resume()]
 
 
 @pytest.mark.parametrize("started", [True, False])
