@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app.bench.contestants import SPEECH_PER_TEXT
 from app.bench.plots import COLOURS, figure
 
 if TYPE_CHECKING:
@@ -115,11 +116,12 @@ def notes(values: dict[str, Any]) -> list[str]:
         if decoding is None
         else f"Decoder and vocoder take {decoding:.3f} s per second of speech, for every model the same; timed in this run "
         "in chunks, on speech tokens of the same texts.",
-        f"Long reply: {long_s:.0f} s of speech at least. Peak memory: the model's weights, and by how much the process "
-        "(on a GPU: what PyTorch holds there) grew at most while it spoke the long reply.",
+        f"Long reply: {long_s:.0f} s of speech at least. Weights: on a CPU with their float16 copies. Peak memory: these, and by "
+        "how much the process (on a GPU: what PyTorch holds there) grew at most while it spoke the long reply.",
         *(
-            ["Random weights: speech is made as long as real speech (6.5 speech tokens per text token), drafts are "
-             "accepted as often as VADUSA's paper has it. Trained heads decide how good VADUSA really is."]
+            [f"Random weights: each text token lasts as words do in speech ({SPEECH_PER_TEXT:.1f} speech tokens on average; "
+             "LibriTTS has 6.4), drafts are accepted as often as VADUSA's paper has it. Trained heads decide how good VADUSA "
+             "really is."]
             if run["weights"] != "trained weights"
             else []
         ),

@@ -14,6 +14,7 @@ ASSETS = {
     "speaker": "tts/assets/speaker",
     "vocoder": "tts/assets/vocoder",
     "flow": "tts/assets/flow",
+    "student": "tts/assets/student",
     "tmt": "tts/assets/tmt",
     "interleaved": "tts/assets/interleaved",
     "vadusa": "tts/assets/vadusa",
@@ -26,7 +27,7 @@ ASSETS = {
     "qwen": "llm/assets/qwen-small",
 }
 # Steps that run only by name: nothing that ships needs them
-ON_REQUEST = ("interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
+ON_REQUEST = ("student", "interleaved", "vadusa", "vadusa_together_4", "vadusa_together_6")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class SmallTraining:
     vocoder: LoopConfig
     flow_encoder: LoopConfig
     flow: LoopConfig
+    student: LoopConfig
     tmt: LoopConfig
     tmt_mask: Literal["prefix", "paper"] = "prefix"  # what text a block sees (`tts.tmt.config`)
     interleaved: LoopConfig

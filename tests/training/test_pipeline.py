@@ -1,5 +1,6 @@
 """`train small` from nothing to weights that speak, with a few minutes of speech and two steps per model."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,20 @@ def test_the_interleaved_model_and_its_draft_heads_are_made_by_name_and_speak(ma
         assert soundfile.info(folder / "interleaved.wav").samplerate == 24_000
         heard.append((folder / "interleaved.wav").read_bytes())
     assert heard[0] == heard[1]
+
+
+def test_a_student_of_one_step_is_made_by_name_and_speaks(made):
+    folder, _ = made
+    out = folder / "out"
+    result = run("train", "small", "student", "--config", folder / "tiny.yaml", "--work", folder / "work", "--out", out)
+    assert result.returncode == 0, result.stderr[-2000:]
+    config = json.loads((out / ASSETS["student"] / "config.json").read_text())
+    assert (config["num_flow_steps"], config["guidance"]) == (1, 0.0)
+    weights = {name: out / ASSETS[name] for name in TTS} | {"flow": out / ASSETS["student"]}
+    settings = [part for name, place in weights.items() for part in ("--set", f"tts.{name}={place}")]
+    result = run("say", "Good morning.", "--out", folder / "student.wav", *settings, "--set", "tts.num_flow_steps=1")
+    assert result.returncode == 0, result.stderr
+    assert soundfile.info(folder / "student.wav").samplerate == 24_000
 
 
 def test_a_second_run_finds_everything_done(made):

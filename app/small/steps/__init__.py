@@ -1,7 +1,7 @@
 """The steps of `train small`: each hands the corpus to a model's trainer as values."""
 
 from app.small.plan import Step
-from app.small.steps.decoder import flow, flow_encoder, vocoder, voice
+from app.small.steps.decoder import flow, flow_encoder, student, vocoder, voice
 from app.small.steps.encoders import speaker, speaker_vectors, speech_tokenizer, tokens
 from app.small.steps.language_model import qwen, vocabulary
 from app.small.steps.material import corpus
@@ -18,6 +18,7 @@ STEPS: dict[str, Step] = {
     "flow_encoder": flow_encoder,
     "vocoder": vocoder,
     "flow": flow,
+    "student": student,
     "tmt": tmt,
     "interleaved": interleaved,
     "vadusa": vadusa,

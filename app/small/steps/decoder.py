@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_SHARE = 0.5  # of what the vocoder is trained on is the assistant's own voice
 OWN_SHARE = 0.3  # of what the decoder's estimator is trained on
 NUM_PROSE_DECODED = 3000  # utterances of the assistant's own voice that the decoder's encoder learns beside the voices
+STUDENT_TEMPERATURE = 0.6  # of the noise: as the assistant speaks (`tts.flow_temperature`)
 MIN_VOCODER_S = 1.0
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
 REFERENCE_TEXT = (  # what it says for decoders that are not ours
@@ -92,9 +93,28 @@ def flow(places: Places, plan: SmallTraining) -> dict[str, float]:
         flow_data(places, "voices"),
         small_config(codebook(places)),
         encoder=places.first_weights("flow") or flow_encoder_weights(places),
-        validation=flow_data(places, "heldout_seen")[:48] + flow_data(places, "heldout_voices")[:48],
+        validation=flow_held_out(places),
     )
     return fit(places, "flow", made, plan.flow)
+
+
+def student(places: Places, plan: SmallTraining) -> dict[str, float]:
+    """Distil the flow-matching decoder's ten steps into one; only by name."""
+    from tts.decoder.flow import FlowDecoder
+    from tts.training.student import StudentTask, StudentTraining
+
+    task = StudentTask(
+        FlowDecoder.load(places.asset("flow")),
+        flow_data(places, "voices"),
+        StudentTraining(student_steps=1, temperature=STUDENT_TEMPERATURE),
+        validation=flow_held_out(places),
+    )
+    return fit(places, "student", task, plan.student)
+
+
+def flow_held_out(places: Places) -> list["FlowUtterance"]:
+    """Utterances that the decoder is not trained on, of voices that it knows and of others."""
+    return flow_data(places, "heldout_seen")[:48] + flow_data(places, "heldout_voices")[:48]
 
 
 def flow_data(places: Places, name: str, limit: int | None = None) -> list["FlowUtterance"]:
