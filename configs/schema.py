@@ -263,8 +263,9 @@ class TtsConfig:
         "Sorry, something went wrong. Please say it again.",
         "said when a turn cannot be answered and the voice is not what failed; empty: nothing is said",
     )
-    language: Literal["en", "none"] = knob(
-        "en", "spoken form of numbers, abbreviations and symbols; none only removes markup"
+    language: Literal["en", "zh", "none"] = knob(
+        "en",
+        "spoken form: en of numbers, abbreviations and symbols, zh of numbers in Mandarin; none only removes markup",
     )
     seed: int = knob(0, "seed of durations, speech tokens and noise")
 

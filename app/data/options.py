@@ -15,8 +15,8 @@ def add_prepare(commands: Any, common: argparse.ArgumentParser) -> None:
         help="recordings and texts -> what `train tmt` reads",
         description="Turn recordings and texts into speech tokens (tts.speech_tokenizer), speaker vectors (tts.speaker) and "
         "the duration of every text token. A run that was interrupted goes on where it stopped. What cannot be used is "
-        "listed with the reason in DIR/rejected.jsonl. For languages other than English add --set tts.language=none and "
-        "write numbers out.",
+        "listed with the reason in DIR/rejected.jsonl. For Mandarin add --set tts.language=zh, for other languages "
+        "tts.language=none, with numbers written out.",
     )
     prepare.add_argument(
         "source",

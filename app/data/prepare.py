@@ -213,11 +213,11 @@ class Preparer:
     def _align(self, item: Item, samples: np.ndarray, text: str) -> "Alignment":
         from tts.alignment.durations import MisalignedError
         from tts.alignment.textgrid import Alignment, read_textgrid
+        from tts.alignment.written import as_spoken
 
-        if isinstance(item.alignment, Path):
-            return read_textgrid(item.alignment)
         if item.alignment is not None:
-            return Alignment(item.alignment)
+            given = read_textgrid(item.alignment) if isinstance(item.alignment, Path) else Alignment(item.alignment)
+            return Alignment(as_spoken(item.text, given.words, self._plan.tts.language), given.phones)
         if self._aligner is None:
             raise MisalignedError("it has no TextGrid, and no --aligner is given")
         return self._aligner.align(samples, text)

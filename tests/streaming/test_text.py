@@ -5,12 +5,14 @@ import time
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit import test_mandarin
 from tests.unit.test_text import SPOKEN
 from tts.text import SpokenStream, spoken
 from tts.text.lexer import Lexer
 from tts.text.scanner import HORIZON
 
 WRITTEN = "\n\n".join(SPOKEN)
+MANDARIN = "\n\n".join(test_mandarin.SPOKEN)
 SIGNS = [
     *".,:;/%-*`[()'\"#|<>…$~^&=+!?_ \n59AeéUgSx中😀",
     "**",
@@ -23,16 +25,20 @@ SIGNS = [
     "1,234",
     "3rd",
     "km",
+    *"２：～¥年个第万点℃×",
+    "2024",
+    "138 1234 5678",
+    "US$",
 ]
 SNIPPETS = st.lists(
     st.one_of(
-        st.sampled_from(list(SPOKEN)),
+        st.sampled_from([*SPOKEN, *test_mandarin.SPOKEN]),
         st.sampled_from(SIGNS),
         st.text(max_size=8),
     ),
     max_size=25,
 ).map("".join)
-LANGUAGES = st.sampled_from(["en", "none"])
+LANGUAGES = st.sampled_from(["en", "none", "zh"])
 
 
 def encode(word: str) -> list[tuple[int, str]]:
@@ -54,6 +60,10 @@ def cut(text: str, sizes: list[int]) -> list[str]:
 @example(WRITTEN, [1], True, "en")
 @example(WRITTEN, [3, 1], True, "en")
 @example(WRITTEN, [1], False, "en")
+@example(MANDARIN, [1], True, "zh")
+@example(MANDARIN, [3, 1], True, "zh")
+@example(MANDARIN, [1], False, "zh")
+@example("1" * 300 + "年" + "2-" * 100 + "2到" + "3" * 200, [1], True, "zh")
 def test_any_cut_gives_the_same_words(text: str, sizes: list[int], share_ids: bool, language: str) -> None:
     stream, tokens, pushed = SpokenStream(encode, share_ids=share_ids, language=language), [], cut(text, sizes)
     for index, piece in enumerate(pushed):
@@ -71,6 +81,7 @@ def test_any_cut_gives_the_same_words(text: str, sizes: list[int], share_ids: bo
 @settings(max_examples=30, deadline=None)
 @given(SNIPPETS, LANGUAGES)
 @example(WRITTEN, "en")
+@example(MANDARIN, "zh")
 def test_every_character_is_spoken_or_dropped_by_a_rule(text: str, language: str) -> None:
     lexer = Lexer(language)
     pieces = [piece for char in text for piece in lexer.feed(char)] + lexer.close()
@@ -91,6 +102,14 @@ def test_english_is_made_of_letters_and_pauses(text: str) -> None:
     assert all((char.isascii() and char.isalpha()) or char in " .,?!'" for char in words), words
     assert "  " not in words
     assert words == words.strip()
+
+
+@settings(max_examples=30, deadline=None)
+@given(SNIPPETS)
+@example(WRITTEN)
+def test_mandarin_leaves_no_digit(text: str) -> None:
+    words = spoken(text, "zh")
+    assert not any(char in "0123456789０１２３４５６７８９" for char in words), words
 
 
 def test_time_is_linear_in_the_text() -> None:

@@ -173,7 +173,8 @@ def test_an_aligner_that_is_not_there_is_told(tmp_path, monkeypatch):
     assert aligners.located("fa-zh") == home
 
 
-def test_a_mandarin_corpus_without_alignments_is_prepared(folder, samples, tmp_path, capsys):
+@pytest.mark.parametrize(("language", "numbers"), [("none", "我们 2 5 hello 好朋友 10"), ("zh", "我们有2345个。")])
+def test_a_mandarin_corpus_without_alignments_is_prepared(folder, samples, tmp_path, capsys, language, numbers):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -182,15 +183,16 @@ def test_a_mandarin_corpus_without_alignments_is_prepared(folder, samples, tmp_p
     tokenizer.train_from_iterator(["我们 是 友 你 好"] * 20, trainer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     soundfile.write(tmp_path / "a.wav", samples, 16_000)
-    texts = ["我们都是好朋友，你们好。", "我们都是，“hello”龘好朋友！", "我们" * 15, "我们 2 5 hello 好朋友 10"]
+    texts = ["我们都是好朋友，你们好。", "我们都是，“hello”龘好朋友！", "我们" * 15, numbers]
     lines = [json.dumps({"id": str(i), "audio": "a.wav", "text": text}) for i, text in enumerate(texts)]
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     arguments = ["data", "prepare", tmp_path / "m.jsonl", "--out", tmp_path / "out", "--aligner", folder]
-    arguments += ["--tokenizer", tmp_path / "tokenizer.json", "--set", "tts.language=none"]
+    arguments += ["--tokenizer", tmp_path / "tokenizer.json", "--set", f"tts.language={language}"]
     assert cli.main([*map(str, arguments)]) == 0
     assert "3 items" in capsys.readouterr().out
     data = Dataset(tmp_path / "out")
     assert [entry["id"] for entry in data.entries] == ["0", "1", "3"]
+    assert data.entries[2]["text"] == (numbers if language == "none" else "我们有两千三百四十五个。")
     for example, entry in zip(data, data.entries, strict=True):
         assert example.first.ids.tolist() == tokenizer.encode(entry["text"]).ids
         assert example.first.durations.sum() == len(example.tokens) > 60

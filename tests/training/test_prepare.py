@@ -189,14 +189,21 @@ def test_wrong_sources_are_told(tmp_path):
         read_source(tmp_path, tmp_path / "gone")
 
 
-def test_mandarin_is_prepared_with_the_tokenizer_that_is_named(tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+def tokenizer_of(texts, folder):
+    """A byte-level tokenizer that has learned `texts`, saved in the folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(["我们都是好朋友，你好。"] * 20, trainer)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.train_from_iterator([*texts] * 20, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+def test_mandarin_is_prepared_with_the_tokenizer_that_is_named(tmp_path):
+    tokenizer = tokenizer_of(["我们都是好朋友，你好。"], tmp_path)
     times = [(c, 0.1 + 0.25 * i, 0.35 + 0.25 * i) for i, c in enumerate("我们龘友")]
     rate = 24_000
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 2 * rate), rate)
@@ -206,3 +213,30 @@ def test_mandarin_is_prepared_with_the_tokenizer_that_is_named(tmp_path):
     example = Dataset(tmp_path / "out")[0]
     assert example.first.ids.tolist() == example.later.ids.tolist() == tokenizer.encode("我们，龘友。").ids
     assert example.first.durations.sum() == len(example.tokens) == int(25 * 1.28)
+
+
+@pytest.mark.parametrize("digits", [["25"], ["2", "5"], ["二", "十", "五"]])
+def test_a_mandarin_corpus_may_have_digits_and_be_aligned_as_written_or_as_spoken(tmp_path, digits):
+    tokenizer = tokenizer_of("我有二十五个朋友", tmp_path)  # a token for each
+    times = [("我", 0.1, 0.3), ("有", 0.3, 0.5)]
+    times += [(c, 0.6 + 0.6 * i / len(digits), 0.6 + 0.6 * (i + 1) / len(digits)) for i, c in enumerate(digits)]
+    times += [(c, 1.2 + 0.2 * i, 1.4 + 0.2 * i) for i, c in enumerate("个朋友")]
+    (tmp_path / "b.TextGrid").write_text(grid(times), encoding="utf-8")
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 48_000), 24_000)
+    text = "我有 25 个朋友。"
+    lines = [
+        {"audio": "a.wav", "text": text, "alignment": times},
+        {"audio": "b.wav", "text": text, "alignment": "b.TextGrid"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = ["--tokenizer", tmp_path / "tokenizer.json", "--set", "tts.language=zh"]
+    assert run(tmp_path / "m.jsonl", "--out", tmp_path / "out", *options) == 0
+    data = Dataset(tmp_path / "out")
+    assert len(data) == 2
+    for example, entry in zip(data, data.entries, strict=True):
+        assert entry["text"] == "我有二十五个朋友。"
+        assert example.first.ids.tolist() == tokenizer.encode("我有二十五个朋友。").ids
+        ends = np.cumsum(example.first.durations) / 25 + 0.02  # what precedes the first word is cut off
+        spoken = {tokenizer.decode([token]): end for token, end in zip(example.first.ids, ends, strict=True)}
+        assert [spoken[c] for c in "有二十五个"] == pytest.approx([0.5, 0.8, 1.0, 1.2, 1.4], abs=0.05)

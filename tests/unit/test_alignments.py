@@ -9,6 +9,7 @@ import torch
 from tts.alignment.ctc import CtcAligner, forced_path
 from tts.alignment.durations import MisalignedError
 from tts.alignment.textgrid import read_textgrid
+from tts.alignment.written import as_spoken
 from tts.base import CheckpointError
 
 LONG = '''File type = "ooTextFile"
@@ -246,3 +247,40 @@ def test_what_the_aligner_cannot_do_is_told(folder, tmp_path):
         CtcAligner.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="not a transformers folder"):
         CtcAligner.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        # the number as one word, and what counts it as another
+        ([("我有", 0.1, 0.5), ("25", 0.6, 1.2), ("个", 1.2, 1.5)],
+         [("我有", 0.1, 0.5), ("二十五", 0.6, 1.2), ("个", 1.2, 1.5)]),
+        # character by character
+        ([("我", 0.1, 0.3), ("有", 0.3, 0.5), ("2", 0.6, 0.8), ("5", 0.8, 1.2), ("个", 1.2, 1.5)],
+         [("我", 0.1, 0.3), ("有", 0.3, 0.5), ("二十五", 0.6, 1.2), ("个", 1.2, 1.5)]),
+        # within a word: each letter and digit has its share
+        ([("我有25", 0.1, 0.9), ("个", 1.2, 1.5)],
+         [("我有", 0.1, 0.5), ("二十五", 0.5, 0.9), ("个", 1.2, 1.5)]),
+        # an aligner that was given the spoken form
+        ([(c, i / 5, i / 5 + 0.2) for i, c in enumerate("我有二十五个")],
+         [(c, i / 5, i / 5 + 0.2) for i, c in enumerate("我有二十五个")]),
+        # other words: left for the alignment to tell
+        ([("我有", 0.1, 0.5), ("26", 0.6, 1.2), ("个", 1.2, 1.5)],
+         [("我有", 0.1, 0.5), ("26", 0.6, 1.2), ("个", 1.2, 1.5)]),
+    ],
+)  # fmt: skip
+def test_times_of_what_is_written_become_times_of_what_is_spoken(words, expected) -> None:
+    found = as_spoken("我有 25 个。", words, "zh")
+    assert [word for word, *_ in found] == [word for word, *_ in expected]
+    assert np.array([times for _, *times in found]) == pytest.approx(np.array([times for _, *times in expected]))
+
+
+def test_a_number_is_spoken_as_its_neighbours_ask_and_a_sign_between_the_words() -> None:
+    words = [("2", 0.0, 0.4), ("个", 0.4, 0.6), ("3", 0.7, 0.9), ("5", 1.3, 1.5), ("iPhone", 1.6, 2.0)]
+    found = as_spoken("2个，3+5 iPhone", words, "zh")
+    assert [word for word, *_ in found] == ["两", "个", "三", "加", "五", "iPhone"]
+    assert found[3][1:] == pytest.approx((0.9, 1.3))
+    english = as_spoken(
+        "Dr. Lee paid $25.", [("Dr", 0.0, 0.3), ("Lee", 0.3, 0.5), ("paid", 0.5, 0.8), ("25", 0.8, 2.0)], "en"
+    )
+    assert [word.strip() for word, *_ in english] == ["Doctor", "Lee", "paid", "twenty five dollars"]

@@ -12,8 +12,11 @@ mark     ". : ) - ' ` #" and other signs that depend on what follows: one or two
 Everything else flows at once; code blocks, link targets and address paths are dropped as they arrive, without a hold.
 """
 
-from tts.text import tables
-from tts.text.characters import SPACES, greek, is_digit, is_upper, is_word, latin, unspoken
+import re
+from collections.abc import Callable
+
+from tts.text import mandarin, tables
+from tts.text.characters import ALONE, SPACES, fold, greek, is_digit, is_upper, is_word, latin, unspoken
 from tts.text.number_words import cardinal, digits
 from tts.text.scanner import Scanner
 from tts.text.spans import NumberSpan, read_number
@@ -22,13 +25,31 @@ _CLOSING = frozenset(".,;:!?)]}*_\"'…")
 _DASHES = frozenset("-–—")
 _BULLETS = frozenset("•·▪◦‣●○■□∙")
 _MARKERS = frozenset("-+*>|=:") | _BULLETS  # may stand before the text of a line
+_ALONE = re.compile(f"[{ALONE}]")
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+# How characters are folded, and what reads numbers where the rest passes as it is
+_LANGUAGES: dict[str, tuple[Callable[[str], str], mandarin.Reader]] = {
+    "en": (fold, _nothing),
+    "none": (str, _nothing),
+    "zh": (mandarin.fold, mandarin.read),
+}
 
 
 class Lexer(Scanner):
-    """The spoken form of one text. `language`: "en", or "none": all but markdown, emoji and line breaks pass."""
+    """The spoken form of one text.
+
+    `language`: "en"; "none", where all but markdown, emoji and line breaks passes as it is; or "zh", where numbers and
+    the signs between them are spoken in Mandarin, and the rest passes so.
+    """
 
     def __init__(self, language: str = "en") -> None:
-        super().__init__(language)
+        folded, self._read = _LANGUAGES[language]
+        super().__init__(language, folded)
         self._swallow = ""  # what is dropped as it arrives: "code", "link", "address path"
         self._address = False
 
@@ -39,7 +60,7 @@ class Lexer(Scanner):
             return self._white(char)
         if self._indent and self._line_marker(char):
             return None
-        if self._language == "none":
+        if self._language != "en":
             return self._plain(char)
         if self._address and self._in_address(char):
             return None
@@ -59,6 +80,7 @@ class Lexer(Scanner):
     def _white(self, char: str) -> None:
         if self._gap < 0:
             self._gap = self._base + self._i
+        self._before = self._before.rstrip() + " "
         if char == "\n":
             self._newlines += 1
             self._indent = True
@@ -106,15 +128,20 @@ class Lexer(Scanner):
         return marker
 
     def _plain(self, char: str) -> None:
-        """Language "none": everything but markdown and emoji is spoken as it is."""
+        """Everything but markdown, emoji and what the language's reader takes is spoken as it is."""
         if self._markdown(char):
             return None
-        if unspoken(char) in ("emoji", "control"):
+        read = self._read(self._at, self._find, self._before, self._indent)
+        if read is None and unspoken(char) in ("emoji", "control"):
             return self._drop(1, unspoken(char))
+        words, size, number = read or (self._raw[self._i], 1, False)
+        if self._number != number and _ALONE.match(self._last) and _ALONE.match(words) and not self._newlines:
+            self._drop_gap()  # "有 3 个": no space between the characters of a number and their neighbours
         if self._gap < 0 and not self._newlines:
             self._space = False
         self._open(char.islower())
-        self._put(self._raw[self._i], 1)
+        self._put(words, size)
+        self._number = number
         return None
 
     def _markdown(self, char: str) -> bool:

@@ -1,11 +1,13 @@
 """Reads a text that is still arriving: looks ahead as far as it has come, commits pieces that never change."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tts.text import tables
-from tts.text.characters import PAUSES, fold, is_upper, is_word, latin
+from tts.text.characters import PAUSES, is_upper, is_word, latin
 
 HORIZON = 64  # characters
+BEHIND = 16  # characters that are known of what was written before
 _ENDS = PAUSES | frozenset("。，！？；：、…")
 
 
@@ -25,8 +27,8 @@ class Piece(NamedTuple):
 class Scanner:
     """The characters of one text, what is committed of them, and what has been spoken so far."""
 
-    def __init__(self, language: str = "en") -> None:
-        self._language = language
+    def __init__(self, language: str, folded: Callable[[str], str]) -> None:
+        self._language, self._folded = language, folded
         self._raw = self._text = ""  # from the first uncommitted character on; `_text` is folded
         self._i = 0  # next character in them
         self._base = 0  # source index of their first character
@@ -35,6 +37,7 @@ class Scanner:
         self._dropped: list[tuple[str, list[str]]] = []
         self._dropped_to = -1
         self._prev = ""  # source character before the next one, folded
+        self._before = ""  # the last spoken characters as written (folded), white space as one space
         self._last = ""  # last spoken character
         self._word = ""  # last word as written, "" at a sentence start
         self._number = False  # the last content was a number
@@ -49,7 +52,7 @@ class Scanner:
     def feed(self, text: str) -> list[Piece]:
         """Take the next characters; return what is decided."""
         self._raw = self._raw[self._i :] + text
-        self._text = self._text[self._i :] + "".join(map(fold, text) if self._language == "en" else text)
+        self._text = self._text[self._i :] + "".join(map(self._folded, text))
         self._base += self._i
         self._i = 0
         return self._run()
@@ -135,10 +138,12 @@ class Scanner:
                 self._dropped.append((rule, [source]))
             self._dropped_to = start + size
         self._out.append(Piece(text, start, start + size, rule))
+        written = self._text[self._i : self._i + size]
         if size:
-            self._prev = self._text[self._i + size - 1]
+            self._prev = written[-1]
             self._i += size
         if text:
+            self._before = (self._before + written)[-BEHIND:]
             self._last = text[-1]
 
     def _drop_gap(self) -> None:

@@ -1,5 +1,6 @@
 """A number as written, with its sign, currency and unit. Reads through a look-ahead function."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ def read_number(at: At, find: Find, before: str, ends_sentence: Callable[[int], 
         sign, k = ("minus " if at(k) == "-" else "plus "), k + 1
     if at(k) in tables.CURRENCIES:
         currency, k = at(k), k + 1
-    core = _core(at, k)
+    core = core_at(at, k, _SEPARATORS)
     k += len(core)
     listed = line_start and not sign and not currency and core.isdigit() and len(core) <= 3
     if listed and at(k) in frozenset(".)") and at(k + 1) in SPACES:
@@ -55,13 +56,13 @@ def read_number(at: At, find: Find, before: str, ends_sentence: Callable[[int], 
     return NumberSpan(sign + span(core, before), k)
 
 
-def _core(at: At, start: int) -> str:
-    """Digits and the separators between digits."""
+def core_at(at: At, start: int, separators: frozenset[str]) -> str:
+    """The digits at `start` and the separators between digits."""
     core = ""
     while len(core) < _MAX_CORE:
         char = at(start + len(core))
         if not is_digit(char):
-            if char not in _SEPARATORS or not is_digit(at(start + len(core) + 1)):
+            if char not in separators or not is_digit(at(start + len(core) + 1)):
                 break
             if char == "," and not _thousands(at, start + len(core) + 1, core):
                 break
@@ -71,7 +72,7 @@ def _core(at: At, start: int) -> str:
 
 def _thousands(at: At, k: int, core: str) -> bool:
     """True when the comma before `k` groups thousands: up to three digits before it, exactly three after it."""
-    head = core.replace("–", "-").split("-")[-1]
+    head = re.split("[-–~—]", core)[-1]
     if "." in head or not 1 <= len(head.split(",")[-1]) <= 3 or head.startswith("0"):
         return False
     return all(is_digit(at(k + n)) for n in range(3)) and not is_digit(at(k + 3))
