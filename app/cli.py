@@ -157,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
         "--host says otherwise; with --auth the key of a program is USER:PASSWORD.",
     )
 
-    commands.add_parser("devices", help="list microphones and loudspeakers")
+    commands.add_parser(
+        "devices", parents=[common], help="list microphones and loudspeakers; those that the settings name are marked"
+    )
 
     commands.add_parser(
         "doctor",
