@@ -157,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
         "--host says otherwise; with --auth the key of a program is USER:PASSWORD.",
     )
 
-    commands.add_parser("devices", help="list microphones and loudspeakers")
+    commands.add_parser(
+        "devices", parents=[common], help="list microphones and loudspeakers; those that the settings name are marked"
+    )
 
     commands.add_parser(
         "doctor",
@@ -205,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
         "small",
         help="the bundled models, from nothing",
         description="Make the bundled models from synthetic speech: corpus, tokenizers, every model. Needs the Debian "
-        "programs flite and espeak-ng. Interrupted runs go on where they stopped.",
+        "programs flite and espeak-ng. Interrupted runs go on where they stopped; a checkpoint of another plan is refused.",
     )
     small.add_argument("models", nargs="*", metavar="MODEL", help="only these steps, in the given order (default: all)")
     small.add_argument(
@@ -218,8 +220,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="flow, tmt, paraformer and qwen: train the weights below DIR further (. = those that ship) instead of random ones",
     )
-    small.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/small.yaml")
-
+    data.add_plan(small, "configs/train/small.yaml", "tmt.steps=1000", alone=True)
     data.add_train(trained)
     data.add_student(trained, common)
 

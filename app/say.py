@@ -16,6 +16,7 @@ from app import timestamps
 from app.about import process_age_s
 from app.assemble import build_synthesizer, build_voice, prepare_process
 from app.configuration import configuration
+from app.progress import seconds_of_speech
 from app.worker import Worker
 from audio_io.file import WavWriter
 from configs.schema import AppConfig, ConfigError
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
         synthesizer = build_synthesizer(config)
         voice = build_voice(synthesizer, config)
         stream = synthesizer.stream(voice=voice, speed=config.tts.speed, share_ids=False, two_pass=two_pass)
+        shows_typing = options.text == "-" and sys.stdin.isatty()  # a bar would write into the lines
+        bar = files.enter_context(seconds_of_speech("say", show=not shows_typing))
         first_s = 0.0
         num_samples = num_capped = 0
         for made in speak(stream, typed() if options.text == "-" else iter([options.text])):
@@ -50,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
                 continue
             out.write(made.samples)
             num_samples += len(made.samples)
+            bar.update(len(made.samples) / SAMPLE_RATE)
             if len(made.samples) and not first_s:
                 first_s = process_age_s()
         if not num_samples:

@@ -29,7 +29,7 @@ from audio_io.base import AudioDevice, DeviceError, DeviceLostError
 from audio_io.clock import LoopClock
 from audio_io.echo import echo_control
 from audio_io.file import write_wav
-from audio_io.local import LocalDevice, list_devices, restart_audio
+from audio_io.local import LocalDevice, find_device, list_devices, restart_audio
 from audio_io.mute import TypedDevice
 from audio_io.tape import Tape
 from configs.schema import AppConfig
@@ -95,21 +95,26 @@ def _silence() -> None:
         os.dup2(nowhere, stream.fileno())
 
 
-def devices(_: argparse.Namespace) -> int:
-    """`launch.py devices`: list microphones and loudspeakers."""
+def devices(options: argparse.Namespace) -> int:
+    """`launch.py devices`: list microphones and loudspeakers, and mark those that the settings name. Raises DeviceError."""
+    audio = configuration(options).audio
     found = list_devices()
+    if not found:
+        raise DeviceError("no sound device was found; connect one, or use files: launch.py ask QUESTION.wav.")
+    microphone, loudspeaker = (
+        find_device(name, kind, found) if name else None
+        for name, kind in ((audio.input_device, "input"), (audio.output_device, "output"))
+    )
     for device in found:
         uses = [
-            f"{name}{' (default)' if default else ''}"
-            for name, count, default in (
-                ("microphone", device.num_inputs, device.default_input),
-                ("loudspeaker", device.num_outputs, device.default_output),
+            f"{name}{' (default)' if default else ''}{' (configured)' if device is configured else ''}"
+            for name, count, default, configured in (
+                ("microphone", device.num_inputs, device.default_input, microphone),
+                ("loudspeaker", device.num_outputs, device.default_output, loudspeaker),
             )
             if count
         ]
         sys.stdout.write(f"{device.id:3d}  {device.name}  {', '.join(uses)}, {device.default_hz} Hz\n")
-    if not found:
-        raise DeviceError("no sound device was found; connect one, or use files: launch.py ask QUESTION.wav.")
     return 0
 
 

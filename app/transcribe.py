@@ -5,9 +5,11 @@ import sys
 from collections.abc import AsyncIterator
 
 import numpy as np
+from tqdm import tqdm
 
 from app.assemble import build_recognizer, prepare_process
 from app.configuration import configuration
+from app.progress import seconds_of_speech
 from app.worker import Worker
 from asr.base import SAMPLE_RATE, Event, FinalTranscript, Recognizer
 from audio_io.file import read_audio
@@ -20,9 +22,12 @@ def run(options: argparse.Namespace) -> int:
     prepare_process(config)
     stream = build_recognizer(config).stream()
     spoken = 0
-    for start in range(0, len(recording.samples), SAMPLE_RATE):
-        spoken += _show(stream.push(recording.samples[start : start + SAMPLE_RATE]))
-    spoken += _show(stream.finish())
+    with seconds_of_speech("transcribe", len(recording.samples) / SAMPLE_RATE) as bar:
+        for start in range(0, len(recording.samples), SAMPLE_RATE):
+            second = recording.samples[start : start + SAMPLE_RATE]
+            spoken += _show(stream.push(second))
+            bar.update(len(second) / SAMPLE_RATE)
+        spoken += _show(stream.finish())
     if not spoken:
         sys.stderr.write(f"{options.recording}: no speech found{_because(recording.notes)}.\n")
     return 0
@@ -41,7 +46,7 @@ async def utterances(recognizer: Recognizer, worker: Worker, samples: np.ndarray
 def _show(events: list[Event]) -> int:
     texts = _texts(events)
     for text in texts:
-        sys.stdout.write(f"{text}\n")
+        tqdm.write(text, file=sys.stdout)  # which may be the terminal that shows the bar
     sys.stdout.flush()
     return len(texts)
 

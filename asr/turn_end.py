@@ -5,6 +5,7 @@ Weights and what they were learned from: `assets/turn_end`. Made by `asr/trainin
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -53,8 +54,11 @@ def bundled() -> TurnEnd:
     path = ASSETS / "weights.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return TurnEnd(values["weights"], values["bias"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        weights, bias = values["weights"], values["bias"]
+        if values["kind"] != "turn_end" or not all(map(math.isfinite, (bias, *weights.values()))):
+            raise ValueError("not the weights of a judge of turn ends")
+        return TurnEnd(weights, bias)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecognizerError(f"{path} is damaged ({error}); take it from the repository again") from error
 
 

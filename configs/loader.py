@@ -1,9 +1,12 @@
-"""YAML files and `section.key=value` settings -> AppConfig. Unknown keys and wrong types are errors that say what to write."""
+"""YAML files and `section.key=value` settings -> AppConfig, or a plan of training: any tree of dataclasses.
+
+Unknown keys and wrong types are errors that say what to write.
+"""
 
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,29 +19,35 @@ DEFAULTS = Path(__file__).parent
 T = TypeVar("T")
 
 
-def load(path: Path | None = None, settings: Iterable[str] = ()) -> AppConfig:
+def load(path: Path | None = None, settings: Sequence[str] = ()) -> AppConfig:
     """Build the configuration from a YAML file (None: schema defaults) and settings that win over it.
+
+    Raises ConfigError.
+    """
+    return load_as(AppConfig, path, settings)
+
+
+def load_as(
+    kind: type[T], path: Path | None, settings: Sequence[str] = (), *, example: str = "--set tts.speed=1.1"
+) -> T:
+    """Build any tree of dataclasses as `load` builds the configuration; `example` is a setting and its option.
 
     Raises ConfigError.
     """
     values = _read(path) if path else {}
     source = str(path) if path else "configuration"
+    option = example.split()[0]
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: write it as section.key=value, for example --set tts.speed=1.1.")
+            raise ConfigError(f"{option} {setting}: write it as section.key=value, for example {example}.")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             value = text
-        _put(values, key.split("."), value, setting)
-        source = f"{source} with --set" if "--set" not in source else source
-    return typing.cast(AppConfig, _build(AppConfig, values, "", source))
-
-
-def load_as(kind: type[T], path: Path) -> T:
-    """Build any tree of dataclasses from a YAML file, as strictly as the configuration. Raises ConfigError."""
-    return typing.cast(T, _build(kind, _read(path), "", str(path)))
+        _put(values, key.split("."), value, f"{option} {setting}")
+    source = f"{source} with {option}" if settings else source
+    return typing.cast(T, _build(kind, values, "", source))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -46,7 +55,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such configuration file. The ones that ship are {', '.join(shipped())}."
+            f"{path}: no such configuration file. The ones that ship are {', '.join(shipped())}, "
+            "and in configs/train those of training."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the configuration file cannot be read ({error}).") from None
@@ -68,7 +78,7 @@ def _put(values: dict[str, Any], keys: list[str], value: Any, setting: str) -> N
     for key in keys[:-1]:
         inner = values.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {setting}: {key} is a value, not a section.")
+            raise ConfigError(f"{setting}: {key} is a value, not a section.")
         values = inner
     values[keys[-1]] = value
 
@@ -84,6 +94,13 @@ def _build(kind: type, values: Any, prefix: str, source: str) -> Any:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys: {', '.join(names)}."
             raise ConfigError(f"{source}: unknown key {prefix}{key}; {hint}")
+    missing = [
+        f"{prefix}{name}"
+        for name, field in fields.items()
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{source}: {', '.join(missing)} must be given; the files in configs/train have them all.")
     arguments = {}
     for name, value in values.items():
         hint_type = hints[name]

@@ -85,7 +85,8 @@ def train_all(
         if ablation.causal:
             made.module.tmt.register_forward_pre_hook(hide_later)
         work = folder / "".join(c if c.isalnum() else "_" for c in ablation.name)
-        trained = train(made, plan.loop, work, work / "weights", progress_bar=show_bar)
+        others = {"model": shape, "training": training}
+        trained = train(made, plan.loop, work, work / "weights", others=others, progress_bar=show_bar)
         model = Tmt.load(work / "weights")
         if ablation.causal:
             model.register_forward_pre_hook(hide_later)

@@ -52,6 +52,27 @@ def add_prepare(commands: Any, common: argparse.ArgumentParser) -> None:
     prepare.add_argument("--shard-items", type=int, default=256, metavar="N", help="items in a shard (default: 256)")
 
 
+def add_plan(command: argparse.ArgumentParser, default: str, example: str, *, alone: bool) -> None:
+    """`--plan` and `--set-plan`; where there is no configuration beside the plan (`alone`), also as `--config` and `--set`."""
+    group = command.add_argument_group("plan of the training")
+    group.add_argument(
+        "--plan",
+        *(("--config",) if alone else ()),
+        type=Path,
+        metavar="FILE.yaml",
+        help=f"default: {default}",
+    )
+    group.add_argument(
+        "--set-plan",
+        *(("--set",) if alone else ()),
+        action="append",
+        default=[],
+        dest="plan_settings",
+        metavar="section.key=value",
+        help=f"change one value of it, for example --set-plan {example}; wins over the file; may be repeated",
+    )
+
+
 def add_train(trained: Any) -> None:
     """`train tmt`."""
     own = trained.add_parser(
@@ -62,7 +83,7 @@ def add_train(trained: Any) -> None:
         "accelerate launch; the batch of a step stays the same.",
     )
     own.add_argument("--data", type=Path, required=True, metavar="DIR", help="the prepared corpus")
-    own.add_argument("--config", type=Path, metavar="FILE.yaml", help="default: configs/train/tmt_small.yaml")
+    add_plan(own, "configs/train/tmt_small.yaml", "loop.steps=1000", alone=True)
     own.add_argument(
         "--work",
         type=Path,
@@ -95,7 +116,7 @@ def add_student(trained: Any, common: argparse.ArgumentParser) -> None:
     few.add_argument(
         "--data", type=Path, required=True, metavar="SOURCE", help="folder of recordings by speaker, or a JSONL file"
     )
-    few.add_argument("--plan", type=Path, metavar="FILE.yaml", help="default: configs/train/student.yaml")
+    add_plan(few, "configs/train/student.yaml", "loop.steps=1000", alone=False)
     few.add_argument(
         "--work",
         type=Path,

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from app.small.loop import train
     from tts.training.student import StudentTask
 
-    plan = read_plan(options.plan or DEFAULTS / "train" / "student.yaml")
+    plan = read_plan(options.plan or DEFAULTS / "train" / "student.yaml", options.plan_settings)
     config = configuration(options)
     prepare_process(config)
     speech = list(utterances(read_source(options.data), config.tts, resolve(config.runtime.device), plan.hours))
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         task = StudentTask(teacher, speech[held_out:], plan.training, validation=speech[:held_out])
     except ValueError as error:
         raise ConfigError(f"train student: {error}") from None
-    figures = train(task, plan.loop, options.work, options.out, progress_bar=sys.stderr.isatty())
+    others = {"training": plan.training, "hours": plan.hours, "held_out": plan.held_out}
+    figures = train(task, plan.loop, options.work, options.out, others=others, progress_bar=sys.stderr.isatty())
     if figures:  # the main process
         line = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
         steps = plan.training.student_steps
@@ -88,8 +89,8 @@ def utterances(items: list[Item], config: TtsConfig, device: str, hours: float) 
         yield FlowUtterance(tokens[:count], mel[:, : 2 * count].half().numpy(), speaker, item.speaker)
 
 
-def read_plan(path: Path) -> Any:
-    """A file like configs/train/student.yaml. Raises ConfigError."""
+def read_plan(path: Path, settings: Sequence[str] = ()) -> Any:
+    """A file like configs/train/student.yaml, with settings that win over it. Raises ConfigError."""
     from app.small.loop import LoopConfig
     from tts.training.student import StudentTraining
 
@@ -102,7 +103,4 @@ def read_plan(path: Path) -> Any:
         hours: float = 20.0  # of speech that is read and kept in memory, 30 MB each
         held_out: int = 16  # recordings that are not trained on but measured
 
-    try:
-        return load_as(Plan, path)
-    except TypeError as error:
-        raise ConfigError(f"{path}: {str(error).partition('() ')[2]}; see configs/train/student.yaml.") from None
+    return load_as(Plan, path, settings, example="--set-plan loop.steps=1000")

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from tts.training.tmt import task
     from tts.vocabulary import TextVocabulary
 
-    plan = read_plan(options.config or DEFAULTS / "train" / "tmt_small.yaml")
+    plan = read_plan(options.plan or DEFAULTS / "train" / "tmt_small.yaml", options.plan_settings)
     data = Dataset(options.data)
     tokenizer = options.data / "tokenizer.json"
     vocabulary = TextVocabulary(tokenizer)
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         plan.training,
         table,
     )
-    figures = train(made, plan.loop, options.work, options.out, progress_bar=sys.stderr.isatty())
+    others = {"model": model, "training": plan.training, "held_out": plan.held_out}
+    figures = train(made, plan.loop, options.work, options.out, others=others, progress_bar=sys.stderr.isatty())
     if figures:  # the main process
         shutil.copyfile(tokenizer, options.out / "tokenizer.json")
         line = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
@@ -67,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_plan(path: Path) -> Any:
-    """A file of configs/train/tmt_*.yaml. Raises ConfigError."""
+def read_plan(path: Path, settings: Sequence[str] = ()) -> Any:
+    """A file of configs/train/tmt_*.yaml, with settings that win over it. Raises ConfigError."""
     from app.small.loop import LoopConfig
     from tts.tmt.config import TmtConfig
     from tts.training.tmt import TmtTraining
@@ -82,10 +83,7 @@ def read_plan(path: Path) -> Any:
         loop: LoopConfig
         held_out: int = 200  # utterances that are not trained on but measured
 
-    try:
-        return load_as(Plan, path)
-    except TypeError as error:
-        raise ConfigError(f"{path}: {str(error).partition('() ')[2]}; see configs/train/tmt_small.yaml.") from None
+    return load_as(Plan, path, settings, example="--set-plan loop.steps=1000")
 
 
 class Part(Sequence["TmtExample"]):

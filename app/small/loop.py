@@ -8,8 +8,9 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,6 +24,11 @@ from configs.schema import ConfigError
 
 log = logging.getLogger(__name__)
 
+AT_LEAST_1 = {"at_least": 1}
+# Settings of the loop that a training may go on with, whatever they were when it began: they are not what is learned
+FREE = {
+    "num_threads", "device", "evaluate_every", "evaluate_on", "checkpoint_every", "log_every", "tensorboard",
+}  # fmt: skip
 HIDDEN = (32, 1024)  # fewest rows and columns, most rows, of a weight that Muon may train: not a vocabulary's
 
 
@@ -53,23 +59,24 @@ class Task(Protocol):
 class LoopConfig:
     """How to train."""
 
-    steps: int
+    steps: int = field(metadata=AT_LEAST_1)
     learning_rate: float
-    micro_batches: int = 1  # batches of the task in a step, dealt out to the processes; the gradients are their mean
+    # Batches of the task in a step, dealt out to the processes; the gradients are their mean
+    micro_batches: int = field(default=1, metadata=AT_LEAST_1)
     muon_learning_rate: float = 0.0  # of the weights between hidden layers; 0: AdamW trains all
-    warmup_steps: int = 100
+    warmup_steps: int = field(default=100, metadata=AT_LEAST_1)
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
     final_rate: float = 0.01  # learning rate at the end, as a share of the highest
     average_decay: float = 0.0  # exponential moving average of the weights; 0 = off
     seed: int = 1
-    num_threads: int = 1
+    num_threads: int = field(default=1, metadata=AT_LEAST_1)
     device: str = "auto"  # auto: the GPU if there is one
-    evaluate_every: int = 500
+    evaluate_every: int = field(default=500, metadata=AT_LEAST_1)
     evaluate_on: Literal["cpu", "device"] = "cpu"
-    checkpoint_every: int = 200
-    log_every: int = 20
+    checkpoint_every: int = field(default=200, metadata=AT_LEAST_1)
+    log_every: int = field(default=20, metadata=AT_LEAST_1)
     tensorboard: bool = False  # write the log for TensorBoard too
 
 
@@ -169,10 +176,19 @@ def _belongs(line: str, start: int) -> bool:
     return values["step"] < start + any(name.startswith("eval_") for name in values)
 
 
-def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar: bool = True) -> dict[str, float]:
+def train(
+    task: Task,
+    config: LoopConfig,
+    work: Path,
+    out: Path,
+    *,
+    others: Mapping[str, Any] | None = None,
+    progress_bar: bool = True,
+) -> dict[str, float]:
     """Run (or resume) a task; write checkpoints and a log to `work`, the finished weights to `out`.
 
-    Returns figures in the main process, nothing in others.
+    `others` are the settings (numbers, texts, dataclasses of them) that beside the loop's decide what is learned.
+    Returns figures in the main process, nothing in others. Raises ConfigError where a checkpoint was made with others.
     """
     accelerator = Accelerator(cpu=training_device(config.device).type == "cpu")
     main, share = accelerator.is_main_process, accelerator.num_processes
@@ -187,14 +203,17 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
     task.module.to(device)
     optimizers = make_optimizers(task.module, config)
     average = {n: p.detach().clone() for n, p in task.module.named_parameters()} if config.average_decay else {}
+    settings = {name: value for name, value in _flat("", config) if name not in FREE}
+    settings |= dict(pair for name, value in (others or {}).items() for pair in _flat(name, value))
     checkpoint = work / "checkpoint.pt"
     start, spent = 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True, map_location=device)
+        _check_same(checkpoint, saved.get("settings"), settings)
         task.module.load_state_dict(saved["module"])
         for (optimizer, _), state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        average = saved["average"] or average  # empty: it was switched on since
+        average = saved["average"]
         start, spent = saved["step"], saved["cpu_minutes"]
         log.info("%s resumes at step %d", task.name, start)
     losses: Any = accelerator.prepare_model(Losses(task)) if share > 1 else Losses(task)
@@ -210,6 +229,7 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
             "module": task.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers],
             "average": average,
+            "settings": settings,
             "step": step,
             "cpu_minutes": minutes(),
         }
@@ -262,6 +282,31 @@ def train(task: Task, config: LoopConfig, work: Path, out: Path, *, progress_bar
     if share > 1:
         accelerator.end_training()
     return figures
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value), or those of a dataclass's fields, each named `name.field`."""
+    if not is_dataclass(value):
+        yield name, value
+        return
+    for one in fields(value):
+        yield from _flat(f"{name}.{one.name}".lstrip("."), getattr(value, one.name))
+
+
+def _check_same(checkpoint: Path, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a training would go on otherwise than it began."""
+    if before is None:  # versions before wrote none
+        log.warning("%s does not say which settings it was made with; going on with those given now", checkpoint)
+        return
+    changed = [
+        f"{name} was {before[name]} and is {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"{checkpoint} was made with other settings ({', '.join(changed)}): train with those, or delete it to begin anew."
+        )
 
 
 def accumulate(

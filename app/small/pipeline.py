@@ -21,7 +21,12 @@ CONTINUED = ("flow", "tmt", "paraformer", "qwen")
 def run(options: argparse.Namespace) -> int:
     """Run the chosen steps, or all that ship and are not done."""
     keep_memory()
-    plan = load_as(SmallTraining, options.config or DEFAULTS / "train" / "small.yaml")
+    plan = load_as(
+        SmallTraining,
+        options.plan or DEFAULTS / "train" / "small.yaml",
+        options.plan_settings,
+        example="--set-plan tmt.steps=1000",
+    )
     unknown = [name for name in options.models if name not in STEPS]
     if unknown:
         raise ConfigError(f"train small: no step named {', '.join(unknown)}; the steps are {', '.join(STEPS)}.")
@@ -30,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     places = Places(options.work, options.out or ROOT, options.start_from)
     for name in options.models or [name for name in STEPS if name not in ON_REQUEST]:
         if places.done(name).exists():
-            sys.stdout.write(f"{name}: done before ({places.done(name)})\n")
+            sys.stdout.write(f"{name}: done before; delete {places.done(name)} to run it again\n")
             continue
         began = time.process_time()
         figures = STEPS[name](places, plan)

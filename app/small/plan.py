@@ -1,10 +1,10 @@
 """What every step of `train small` is given: how much to make and how long to train, and where all of it lies."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from app.small.loop import LoopConfig, Task, train
 
@@ -50,7 +50,6 @@ class SmallTraining:
     """`configs/train/small.yaml`."""
 
     corpus: CorpusPlan = field(default_factory=CorpusPlan)
-    vocabulary_size: int = 2048
     speech_tokenizer: LoopConfig
     speaker: LoopConfig
     vocoder: LoopConfig
@@ -95,6 +94,16 @@ class Places:
 Step = Callable[[Places, SmallTraining], dict[str, float]]
 
 
-def fit(places: Places, name: str, task: Task, loop: LoopConfig) -> dict[str, float]:
-    """Train one model into its assets folder."""
-    return train(task, loop, places.work / name, places.asset(name), progress_bar=sys.stderr.isatty())
+def fit(
+    places: Places, name: str, task: Task, loop: LoopConfig, others: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Train one model into its assets folder; `others` of the plan that decide what it learns are kept with its checkpoint."""
+    start = str(places.start.resolve()) if places.start else "random weights"
+    return train(
+        task,
+        loop,
+        places.work / name,
+        places.asset(name),
+        others={"--start-from": start, **(others or {})},
+        progress_bar=sys.stderr.isatty(),
+    )

@@ -1,7 +1,9 @@
 """The bundled models through the command line, as a person uses them."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +127,50 @@ def test_a_cloned_voice_sounds_different(tmp_path):
 def test_transcribe(capsys):
     assert main(["transcribe", str(SAMPLE_QUESTION)]) == 0
     assert "two plus three" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    """What a terminal is told."""
+
+    def isatty(self):
+        return True
+
+
+def test_transcribe_shows_how_far_it_is_on_a_terminal(capsys, monkeypatch):
+    assert main(["transcribe", str(SAMPLE_QUESTION)]) == 0
+    plain = capsys.readouterr()
+    assert plain.err == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(["transcribe", str(SAMPLE_QUESTION)]) == 0
+    assert capsys.readouterr().out == plain.out
+    length = soundfile.info(SAMPLE_QUESTION).duration
+    assert re.search(rf"transcribe: 100%\|.*\| {length:.0f} of {length:.0f} s of speech", sys.stderr.getvalue())
+    assert sys.stderr.getvalue().endswith("\r")  # the bar is gone
+    monkeypatch.setattr(sys, "stdout", sys.stderr)
+    assert main(["transcribe", str(SAMPLE_QUESTION)]) == 0
+    assert f"\r{plain.out}" in sys.stdout.getvalue()  # a line of its own
+
+
+def test_say_shows_how_far_it_is_on_a_terminal(tmp_path, capsys, monkeypatch):
+    arguments = ["say", "Good morning.", "--out", str(tmp_path / "speech.wav")]
+    assert main(arguments) == 0
+    plain = capsys.readouterr()
+    assert plain.err == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(arguments) == 0
+    length = f"{soundfile.info(tmp_path / 'speech.wav').duration:.1f} s of speech"
+    assert length in plain.out
+    assert f"say: {length} [" in sys.stderr.getvalue()
+    assert sys.stderr.getvalue().endswith("\r")
+    assert length in capsys.readouterr().out
+
+
+def test_say_shows_no_bar_to_who_is_typing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("app.say.typed", lambda: iter(["Good morning."]))
+    assert main(["say", "-", "--out", str(tmp_path / "speech.wav")]) == 0
+    assert sys.stderr.getvalue() == ""
 
 
 @pytest.mark.parametrize(

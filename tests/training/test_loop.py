@@ -1,10 +1,17 @@
 import json
+import logging
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from app import cli
+from app.small import pipeline
 from app.small.loop import LoopConfig, make_optimizers, mixed_precision, rate, train
+from app.small.plan import fit
+from configs.schema import ConfigError
 
 
 class Line:
@@ -47,6 +54,67 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, average):
     train(resumed, config(average_decay=average), tmp_path / "b", tmp_path, progress_bar=False)
     for name, value in whole.exported.items():
         torch.testing.assert_close(resumed.exported[name], value)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Settings beside the loop's."""
+
+    width: int = 3
+    inner: Any = None
+
+
+def test_a_checkpoint_is_not_gone_on_with_by_other_settings(tmp_path):
+    def go(stop_at=None, width=3, **changes):
+        others = {"model": Shape(inner=Shape(width)), "held_out": 5}
+        train(Line(stop_at), config(**changes), tmp_path, tmp_path, others=others, progress_bar=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(stop_at=37)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt .*steps was 60 and is 80, betas was \(0\.9, 0\.98\)"):
+        go(steps=80, betas=(0.5, 0.9))
+    with pytest.raises(ConfigError, match=r"\(model\.inner\.width was 3 and is 4\)"):
+        go(width=4)
+    go(checkpoint_every=5, num_threads=2, device="cpu", log_every=3)  # how, not what
+    (tmp_path / "checkpoint.pt").unlink()
+    go(steps=80)
+
+
+def test_a_checkpoint_that_does_not_say_its_settings_is_told(tmp_path, caplog):
+    train(Line(), config(), tmp_path, tmp_path, progress_bar=False)
+    saved = torch.load(tmp_path / "checkpoint.pt")
+    del saved["settings"]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with caplog.at_level(logging.WARNING):
+        train(Line(), config(steps=70), tmp_path, tmp_path, progress_bar=False)
+    assert "does not say which settings" in caplog.text
+
+
+def test_train_small_does_not_go_on_by_another_plan(tmp_path, monkeypatch, capsys):
+    """A step that is broken off and begun again, with the corpus and the model left out."""
+    stops = [25, None, None, None]
+
+    def speaker(places, plan):
+        return fit(places, "speaker", Line(stops.pop(0)), plan.speaker, {"corpus.seed": plan.corpus.seed})
+
+    monkeypatch.setattr(pipeline, "STEPS", {"speaker": speaker, "flow": speaker})
+    monkeypatch.setattr(pipeline, "keep_memory", lambda: None)  # it would begin pytest anew
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    plan = ["--set", "speaker.steps=40", "--set-plan", "speaker.checkpoint_every=10"]
+    assert cli.main(["train", "small", "speaker", *places, *plan]) == 1
+    for other, change in (
+        (["--set", "speaker.steps=50"], "steps was 40 and is 50"),
+        (["--set", "corpus.seed=2"], "corpus.seed was 1 and is 2"),
+    ):
+        assert cli.main(["train", "small", "speaker", *places, *plan, *other]) == 2
+        error = capsys.readouterr().err
+        assert change in error
+        assert str(tmp_path / "work" / "speaker" / "checkpoint.pt") in error
+    assert cli.main(["train", "small", "flow", *places, *plan, "--start-from", "."]) == 2
+    assert "--start-from was random weights and is /" in capsys.readouterr().err
+    stops.append(None)
+    assert cli.main(["train", "small", "speaker", *places, *plan]) == 0
+    assert "steps 40" in capsys.readouterr().out
 
 
 def test_it_learns_and_keeps_a_log(tmp_path):

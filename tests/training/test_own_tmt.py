@@ -158,15 +158,33 @@ def test_what_does_not_fit_is_told(place, tmp_path, capsys, monkeypatch):
     code, error = fails(PLAN.replace("dropout: 0.1", "dropuot: 0.1"))
     assert (code, "did you mean training.dropout" in error) == (2, True)
     code, error = fails("model: {}\n")
-    assert (code, "'training' and 'loop'" in error) == (2, True)
+    assert (code, "training, loop must be given" in error) == (2, True)
+    code, error = fails(PLAN, "--set-plan", "training.dropuot=0.2")
+    assert (code, "did you mean training.dropout" in error) == (2, True)
     code, error = fails(PLAN, "--data", tmp_path)
     assert (code, "data prepare" in error) == (1, True)
     code, error = fails(PLAN, "--text-embedding", tmp_path)
     assert (code, "not a Qwen folder" in error) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("loop.steps=30", "steps was 24 and is 30"),
+        ("training.dropout=0.2", "training.dropout was 0.1 and is 0.2"),
+        ("model.dim=64", "model.dim was 32 and is 64"),
+    ],
+)
+def test_a_checkpoint_is_not_gone_on_with_by_another_plan(place, whole, setting, change, capsys):
+    before = (whole / "weights" / "model.safetensors").read_bytes()
+    assert run(place, "whole", "plan", "--set-plan", setting) == 2
+    assert change in capsys.readouterr().err
+    assert (whole / "weights" / "model.safetensors").read_bytes() == before
+
+
 def test_the_shipped_plans_are_read():
-    small = read_plan(DEFAULTS / "train" / "tmt_small.yaml")
+    small = read_plan(DEFAULTS / "train" / "tmt_small.yaml", ["loop.learning_rate=1"])
+    assert small.loop.learning_rate == 1.0
     assert small.loop.micro_batches == 2
     full = read_plan(DEFAULTS / "train" / "tmt_libritts.yaml")
     assert full.model == TmtConfig(max_lookahead=32)  # the paper's shape is the default

@@ -104,6 +104,8 @@ def test_the_command_trains_the_bundled_decoder_on_recordings(tmp_path, capsys, 
     assert cli.main([*command, "--out", str(tmp_path / "out"), "--set", "runtime.device=cpu"]) == 0
     assert "--set tts.num_flow_steps=1" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_flow_steps"] == 1
+    assert cli.main([*command, "--out", str(tmp_path / "out"), "--set-plan", "training.teacher_steps=4"]) == 2
+    assert "training.teacher_steps was 2 and is 4" in capsys.readouterr().err
     assert FlowDecoder.load(tmp_path / "out").config.prediction == "residual"
 
 

@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from configs.loader import DEFAULTS, load
+from app import cli
+from app.small.plan import SmallTraining
+from configs.loader import DEFAULTS, load, load_as
 from configs.schema import AppConfig, ConfigError
 
 
@@ -62,6 +64,58 @@ def test_mistakes_are_told_in_one_line(settings, words):
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+SMALL = DEFAULTS / "train" / "small.yaml"
+
+
+def test_settings_change_a_plan_of_training():
+    plan = load_as(SmallTraining, SMALL, ["tmt.steps=7", "tmt_mask=paper", "tmt.betas=[0.5, 0.6]"])
+    assert (plan.tmt.steps, plan.tmt_mask, plan.tmt.betas) == (7, "paper", (0.5, 0.6))
+    assert plan.flow == load_as(SmallTraining, SMALL).flow
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("tmt.stepps=7", ["small.yaml with --set-plan", "tmt.stepps", "did you mean tmt.steps"]),
+        ("tmt.steps=many", ["tmt.steps is 'many'", "whole number"]),
+        ("tmt.steps=0", ["tmt.steps is 0", "at least 1"]),
+        ("tmt.warmup_steps=0", ["tmt.warmup_steps is 0", "at least 1"]),
+        ("tmt_mask=none", ["tmt_mask", "prefix, paper"]),
+        ("tmt.steps", ["--set-plan tmt.steps:", "for example --set-plan tmt.steps=1000"]),
+        ("tmt.steps.x=1", ["--set-plan tmt.steps.x=1", "is a value"]),
+    ],
+)
+def test_mistakes_in_a_plan_are_told_in_one_line(setting, words, capsys, monkeypatch):
+    monkeypatch.setattr("app.small.pipeline.keep_memory", lambda: None)  # it would begin pytest anew
+    assert cli.main(["train", "small", "speaker", "--set-plan", setting]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_what_a_plan_lacks_is_named(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text("".join(f"{line}\n" for line in SMALL.read_text().splitlines() if "steps: 2400" not in line))
+    with pytest.raises(ConfigError, match=r"plan\.yaml: flow_encoder\.steps must be given"):
+        load_as(SmallTraining, file)
+
+
+@pytest.mark.parametrize("what", ["small", "tmt", "student"])
+def test_the_commands_that_train_take_their_plan_by_the_same_options(what):
+    data = [] if what == "small" else ["--data", "speech"]
+    given = ["--plan", "p.yaml", "--set-plan", "a.b=1", "--set-plan", "c=2"]
+    options = cli.parser().parse_args(["train", what, *data, *given])
+    assert (options.plan.name, options.plan_settings) == ("p.yaml", ["a.b=1", "c=2"])
+    options = cli.parser().parse_args(["train", what, *data, "--config", "c.yaml", "--set", "a.b=1"])
+    if what == "student":  # these are the assistant's configuration, which reads the recordings
+        assert (options.config.name, options.settings, options.plan, options.plan_settings) == (
+            "c.yaml", ["a.b=1"], None, []
+        )  # fmt: skip
+    else:
+        assert (options.plan.name, options.plan_settings) == ("c.yaml", ["a.b=1"])
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
+import json
 from dataclasses import replace
 
 import pytest
 
 from asr import turn_end
+from asr.base import RecognizerError
 from asr.endpoint import Endpoint
 from asr.training.turn_end import examples, learn
 
@@ -126,3 +128,23 @@ def test_capitals_do_not_count_and_the_last_mark_does_not_overrule_the_words():
 def test_the_last_mark_tips_the_scale(written, doubtful, likely):
     assert judged(-0.7).required_silence_ms(written, 0.0) == doubtful
     assert judged(-0.2 if likely == 900 else 2.4).required_silence_ms(written, 0.0) == likely
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kind": "turn_sound"},
+        {"weights": {"1 you": "much"}},
+        {"weights": {"1 you": float("nan")}},
+        {"weights": [1.0]},
+        {"bias": None},
+    ],
+)
+def test_weights_of_something_else_are_refused_in_one_line(damage, tmp_path, monkeypatch):
+    values = {"kind": "turn_end", "bias": -1.0, "weights": {"1 you": 0.5}}
+    monkeypatch.setattr(turn_end, "ASSETS", tmp_path)
+    (tmp_path / "weights.json").write_text(json.dumps(values))
+    assert turn_end.bundled.__wrapped__()("thank you") == -0.5
+    (tmp_path / "weights.json").write_text(json.dumps({**values, **damage}))
+    with pytest.raises(RecognizerError, match=r"weights\.json is damaged"):
+        turn_end.bundled.__wrapped__()

@@ -60,6 +60,26 @@ def test_the_bundled_weights_are_small_and_have_cards():
             assert (path.parent / "config.json").exists(), path
 
 
+SECTIONS = ("Data", "Command", "Minutes", "Metrics", "Limits", "Licence")
+WEIGHTS = ("*.safetensors", "weights.json")
+FOLDERS = sorted({path.parent for room in ROOMS for name in WEIGHTS for path in ROOT.glob(f"{room}/assets/*/{name}")})
+
+
+@pytest.mark.parametrize(
+    "folder", [f for f in FOLDERS if f.name not in ON_REQUEST], ids=lambda folder: str(folder.relative_to(ROOT))
+)
+def test_every_card_says_what_a_card_must(folder):
+    """A section is a heading, a point of a list, a row of a table or a line with a colon, and something stands in it."""
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for section in SECTIONS:
+        begins = rf"^(?:(?:#+ |- |\| ){section}\b[^:|\n]*[:|\n]|{section}:)"
+        found = re.search(rf"{begins}\s*(\S.*)", card, re.MULTILINE | re.IGNORECASE)
+        assert found, f"{section} is missing"
+        assert not found[1].startswith("#"), f"{section} is empty"
+        if section == "Command":
+            assert "python launch.py train small" in card
+
+
 def test_no_pickles_are_shipped():
     assert not [
         path for pattern in ("*.pt", "*.bin", "*.pkl", "*.ckpt") for path in ROOT.glob(f"*/assets/**/{pattern}")

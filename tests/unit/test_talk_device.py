@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 
+from app import cli
 from app import talk as module
 from app.talk import Talk
 from configs.schema import AppConfig
@@ -103,3 +104,29 @@ def test_a_loudspeaker_that_dies_is_told_once_and_the_conversation_goes_on(porta
     assert "you: and now" in told.out
     assert portaudio.opened == 2
     assert portaudio.heard > 5
+
+
+class TwoCards(PortAudio):
+    """Two devices, the second with a loudspeaker only."""
+
+    def query_devices(self, number=None):
+        common = {"max_output_channels": 2, "default_samplerate": 48_000.0}
+        return [
+            {**common, "name": "card", "max_input_channels": 1},
+            {**common, "name": "speaker", "max_input_channels": 0},
+        ]
+
+
+def test_the_list_of_devices_marks_what_is_default_and_what_is_configured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sounddevice", TwoCards())
+    assert cli.main(["devices"]) == 0
+    plain = ["  0  card  microphone (default), loudspeaker (default), 48000 Hz", "  1  speaker  loudspeaker, 48000 Hz"]
+    assert capsys.readouterr().out.splitlines() == plain
+    settings = ["--set", "audio.input_device=card", "--set", 'audio.output_device="1"']
+    assert cli.main(["devices", *settings]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "  0  card  microphone (default) (configured), loudspeaker (default), 48000 Hz",
+        "  1  speaker  loudspeaker (configured), 48000 Hz",
+    ]
+    assert cli.main(["devices", "--set", "audio.input_device=radio"]) == 1
+    assert capsys.readouterr().err == "devices: no microphone 'radio'; there are: 0 'card'.\n"

@@ -28,9 +28,11 @@ def qwen(places: Places, plan: SmallTraining) -> dict[str, float]:
     from llm.training.score import HELD_OUT, read_questions
     from llm.vocabulary import Vocabulary
 
-    prose = SpokenText().prose(plan.corpus.seed, plan.corpus.prose_lines)
-    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=plan.corpus.questions_heard)
+    amount = plan.corpus
+    prose = SpokenText().prose(amount.seed, amount.prose_lines)
+    misheard = confusions(places.asset("paraformer"), places.work / "misheard.json", count=amount.questions_heard)
     questions, start = read_questions(HELD_OUT), places.first_weights("qwen")
     unseen = unseen_questions()
     made = task(Vocabulary(places.asset("qwen")), prose, questions, confusions=misheard, start=start, unseen=unseen)
-    return fit(places, "qwen", made, plan.qwen)
+    others = {f"corpus.{name}": getattr(amount, name) for name in ("seed", "prose_lines", "questions_heard")}
+    return fit(places, "qwen", made, plan.qwen, others)

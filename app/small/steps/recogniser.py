@@ -73,7 +73,8 @@ def turn_sound(places: Places, plan: SmallTraining) -> dict[str, float]:
     task = TurnSoundTask(
         spoken_turns(amount.seed, amount.turn_sound_lines), recordings(places, "heldout_seen", NUM_TURNS_JUDGED)
     )
-    return fit(places, "turn_sound", task, plan.turn_sound)
+    others = {"corpus.seed": amount.seed, "corpus.turn_sound_lines": amount.turn_sound_lines}
+    return fit(places, "turn_sound", task, plan.turn_sound, others)
 
 
 def spoken_turns(seed: int, count: int) -> Iterator["Recording"]:

@@ -31,7 +31,7 @@ def tmt(places: Places, plan: SmallTraining) -> dict[str, float]:
         TmtTraining(alternating_share=0.0) if start else TmtTraining()
     )  # stage 1 is what the weights have behind them
     made = task(config, data.pieces, data.train, data.held_out, training, start=start)
-    return fit(places, "tmt", made, plan.tmt)
+    return fit(places, "tmt", made, plan.tmt, {"tmt_mask": plan.tmt_mask})
 
 
 def interleaved(places: Places, plan: SmallTraining) -> dict[str, float]:
