@@ -175,7 +175,11 @@ class InterleavedTtsConfig:
         "none", "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder"
     )
     num_heads: int = knob(4, "draft heads that are used, the first ones of those there are", at_least=1)
-    nodes: int = knob(64, "drafts read in one pass, the token before them included", at_least=1)
+    nodes: int = knob(
+        0,
+        "drafts read in one pass, the token before them included; 0: 64 on a GPU, 16 on a CPU, where what is read costs",
+        at_least=0,
+    )
     tolerance: int = knob(
         1, "times the model chooses before it turns a draft down; 1 speaks the same as without draft heads", at_least=1
     )

@@ -211,7 +211,7 @@ def _interleaved(config: TtsConfig, device: str) -> tuple["TextToToken", Path]:
         vocabulary_id=model.config.vocabulary_id,
         num_speech_tokens=model.config.num_speech_tokens,
         begin=begin,
-        use_graphs=lambda capture: model.use_graphs(capture, num_positions=(1, chosen.nodes) if drafter else (1,)),
+        use_graphs=lambda capture: model.use_graphs(capture, num_positions=(1, drafter.num_nodes) if drafter else (1,)),
     )
     return made, folder / "tokenizer.json" if file is None else file.parent / public.TEXT_FOLDER
 

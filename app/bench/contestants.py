@@ -24,7 +24,7 @@ from configs.schema import BUNDLED, ConfigError, InterleavedTtsConfig, TtsConfig
 from tts.interleaved import config as interleaved_config
 from tts.interleaved.config import InterleavedConfig
 from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
-from tts.interleaved.drafts import Draft, Drafter, DraftHeads, HeadsConfig
+from tts.interleaved.drafts import Draft, Drafter, DraftHeads, HeadsConfig, usual_nodes
 from tts.interleaved.model import InterleavedLm
 from tts.interleaved.sampling import RepetitionAware
 from tts.precision import ready
@@ -66,6 +66,7 @@ class Field:
     contestants: Sequence[Contestant]
     text: np.ndarray  # text token ids to cut texts from
     vocabulary: TextVocabulary | None  # of trained weights; None: they are random
+    num_nodes: int  # of the tree of drafts
 
     @property
     def trained(self) -> bool:
@@ -128,6 +129,8 @@ def entered(
     """Who is timed; `grid`: sizes of trees for every tolerance and number of heads; `paper`: weights trained with the
     paper's mask. Raises ConfigError, CheckpointError.
     """
+    nodes = config.interleaved.nodes or usual_nodes(device)  # what 0 means
+    config = replace(config, interleaved=replace(config.interleaved, nodes=nodes))
     folders = [weights(config.interleaved.model, "interleaved"), weights(vadusa_folder(config), "vadusa")]
     if size == "small" and all(folder.is_dir() for folder in folders):
         return trained(device, config, grid=grid, paper=paper)
@@ -239,7 +242,12 @@ def trained(device: torch.device, config: TtsConfig, *, grid: Sequence[int], pap
         *several_at_once(tmt, options),
     ]
     contestants += [drafted(name, chosen) for name, chosen in variants(config.interleaved, heads, grid)]
-    return Field(contestants=contestants, text=np.array(text, np.int64), vocabulary=vocabulary)
+    return Field(
+        contestants=contestants,
+        text=np.array(text, np.int64),
+        vocabulary=vocabulary,
+        num_nodes=config.interleaved.nodes,
+    )
 
 
 def record(tmt: Tmt, model: InterleavedLm, nodes: Sequence[int]) -> None:
@@ -269,8 +277,8 @@ def as_stored(model: M) -> M:
 def untrained(tmt_shape: TmtConfig, shape: InterleavedConfig, device: torch.device, config: TtsConfig) -> Field:
     """Random weights of the given shapes on random text. Raises ConfigError."""
     chosen = config.interleaved
-    if not 1 <= chosen.num_heads <= len(ASSUMED) or chosen.nodes < 1:
-        raise ConfigError(f"tts.interleaved: num_heads lies between 1 and {len(ASSUMED)}, nodes is at least 1.")
+    if not 1 <= chosen.num_heads <= len(ASSUMED):
+        raise ConfigError(f"tts.interleaved: num_heads lies between 1 and {len(ASSUMED)}.")
     torch.manual_seed(0)
     tmt = Tmt(tmt_shape)
     model = InterleavedLm(shape).requires_grad_(False)
@@ -304,4 +312,5 @@ def untrained(tmt_shape: TmtConfig, shape: InterleavedConfig, device: torch.devi
         ],
         text=np.random.default_rng(0).integers(0, shape.text_vocab_size, 4096),
         vocabulary=None,
+        num_nodes=drafter.num_nodes,
     )

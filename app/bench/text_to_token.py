@@ -322,6 +322,7 @@ def run(options: argparse.Namespace) -> int:
             threads=config.runtime.num_threads,
             num_texts=options.texts,
             weights="trained weights" if field.trained else "random weights, lengths and accepted drafts arranged",
+            num_nodes=field.num_nodes,
             paper_weights="its own" if options.paper else "those of the prefix mask",
             windows={c.model.config.mask: c.model.config.window for c in field.contestants if isinstance(c.model, Tmt)},
             decoder_rtf=decoding,

@@ -107,6 +107,7 @@ def notes(values: dict[str, Any]) -> list[str]:
             if run["device"] != "cpu"
             else "There are no CUDA graphs on a CPU."
         ),
+        f"VADUSA: {run['num_nodes']} drafts in a pass.",
         f"TMT, paper mask: weights are {run['paper_weights']}"
         + ("; its cost does not depend on them. " if run["paper_weights"] != "its own" else ". ")
         + f"History that a token sees: {seen['paper']}, under the prefix mask {seen['prefix']}.",

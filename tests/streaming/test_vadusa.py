@@ -16,7 +16,7 @@ from tests.streaming.test_interleaved import CONFIG, PROMPT, TEXT, make, speak
 from tts import checkpoint
 from tts.base import CheckpointError, SynthesisError
 from tts.interleaved.decode import DecodeOptions, InterleavedDecoder, Prompt
-from tts.interleaved.drafts import Choice, Draft, Drafter, DraftHeads, HeadsConfig, accept
+from tts.interleaved.drafts import Choice, Draft, Drafter, DraftHeads, HeadsConfig, accept, usual_nodes
 from tts.interleaved.model import InterleavedLm
 from tts.interleaved.sampling import RepetitionAware, greedy
 from tts.interleaved.state import InterleavedState
@@ -200,7 +200,7 @@ def test_heads_that_are_right_save_most_passes() -> None:
 @torch.inference_mode()
 def test_what_was_just_said_is_not_drafted() -> None:
     hidden, history = torch.randn(CONFIG.dim), [*range(20), CONFIG.fill]
-    plain, avoiding = (drafter(make(), avoid=avoid).draft(hidden, 6, history) for avoid in (0, 10))
+    plain, avoiding = (drafter(make(), num_nodes=64, avoid=avoid).draft(hidden, 6, history) for avoid in (0, 10))
     assert set(plain.tokens) & set(range(11, 20))
     assert not set(avoiding.tokens) & set(range(11, 20))
     assert len(avoiding.tokens) == len(plain.tokens) == 63
@@ -344,7 +344,7 @@ def test_the_assistant_runs_on_it(folders: tuple[Path, Path]) -> None:
     [
         ({"num_heads": 7}, "num_heads 7: there are 6"),
         ({"num_heads": 0}, "num_heads 0"),
-        ({"nodes": 0}, "nodes 0"),
+        ({"nodes": -1}, "nodes -1"),
         ({"tolerance": 0}, "tolerance 0"),
     ],
 )
@@ -373,3 +373,10 @@ def test_foreign_heads_are_named(folders: tuple[Path, Path], monkeypatch: pytest
     monkeypatch.setattr(tts, "ASSETS", tmp_path)
     with pytest.raises(CheckpointError, match=r"^[^\n]*`python launch.py train small vadusa`[^\n]*$"):
         tts._text_to_token(chosen(folders, heads="bundled"), "cpu")
+
+
+def test_without_a_size_the_tree_is_one_that_pays_on_the_device():
+    heads = DraftHeads(SHAPE).eval()
+    assert Drafter(heads).num_nodes == usual_nodes(torch.device("cpu")) == 16
+    assert usual_nodes(torch.device("cuda", 1)) == 64
+    assert Drafter(heads, num_nodes=96).num_nodes == 96

@@ -105,6 +105,11 @@ class Draft(NamedTuple):
     tokens: list[int]  # speech token of every node but the root
 
 
+def usual_nodes(device: torch.device) -> int:
+    """Size of a tree that pays: to a GPU it matters little how much a pass reads, to a CPU a lot."""
+    return 64 if device.type == "cuda" else 16
+
+
 class Drafter:
     """Draft heads with their candidate trees; one for all utterances."""
 
@@ -113,7 +118,7 @@ class Drafter:
         heads: DraftHeads,
         *,
         num_heads: int | None = None,
-        num_nodes: int = 64,
+        num_nodes: int = 0,
         tolerance: int = 1,
         avoid: int = 0,
     ) -> None:
@@ -122,7 +127,7 @@ class Drafter:
         Args:
             heads: with measured accuracies.
             num_heads: use only the first ones, as if there were no others; None: all.
-            num_nodes: nodes of the tree, the root included.
+            num_nodes: nodes of the tree, the root included; 0: `usual_nodes`.
             tolerance: how many times the model chooses where a draft awaits its judgement. A draft is accepted if it is
                 chosen at least once; 1 is the model's own speech, more is faster and strays from it.
             avoid: so many of the last speech tokens are not drafted: the window of repetition-aware sampling, which
@@ -130,11 +135,12 @@ class Drafter:
         """
         there = len(heads.config.accuracies)
         num_heads = there if num_heads is None else num_heads
+        num_nodes = num_nodes or usual_nodes(heads.get_parameter("heads.0.output.weight").device)
         if not 1 <= num_heads <= there:
             raise SynthesisError(f"num_heads {num_heads}: there are {there} draft heads with measured accuracies.")
         if num_nodes < 1 or tolerance < 1:
             raise SynthesisError(f"nodes {num_nodes} and tolerance {tolerance}: both must be at least 1.")
-        self.heads, self.tolerance, self._avoid = heads, tolerance, avoid
+        self.heads, self.num_nodes, self.tolerance, self._avoid = heads, num_nodes, tolerance, avoid
         accuracies = heads.config.accuracies[:num_heads]
         # The nearer the end of what may be spoken, the shallower the tree, with all its nodes where they serve.
         self._trees = [grow(accuracies, num_nodes, depth) for depth in range(num_heads + 1)]
