@@ -48,6 +48,14 @@ def add_prepare(commands: Any, common: argparse.ArgumentParser) -> None:
     prepare.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     prepare.add_argument("--min-s", type=float, default=0.5, metavar="S", help="shortest recording (default: 0.5)")
     prepare.add_argument("--max-s", type=float, default=30.0, metavar="S", help="longest recording (default: 30)")
+    prepare.add_argument(
+        "--max-duration",
+        type=int,
+        default=63,
+        metavar="N",
+        help="longest text token, in speech tokens of 40 ms; items with a longer one are left out. The model that is trained "
+        "needs as many duration classes and one more, model.num_duration_classes (default: 63)",
+    )
     prepare.add_argument("--limit", type=int, metavar="N", help="only the first N items, for a quick look")
     prepare.add_argument("--shard-items", type=int, default=256, metavar="N", help="items in a shard (default: 256)")
 

@@ -37,7 +37,6 @@ HZ = 16_000
 LEAD_S, TAIL_S = 0.08, 0.2  # kept before the first word and after the last one
 SILENT_PEAK = 10 ** (-60 / 20)
 MAX_UNMATCHED = 0.1  # share of the letters that the aligner may have heard otherwise (<unk>, "mr" for "mister")
-MAX_DURATION = 63  # of a text token, in speech tokens: the last but one class of the duration head
 
 
 class RejectedError(Exception):
@@ -54,6 +53,7 @@ class Plan:
     device: str
     min_s: float
     max_s: float
+    max_duration: int  # of a text token, in speech tokens
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     prepare_process(config)
     if options.workers < 1:
         raise ConfigError(f"--workers {options.workers}: at least 1.")
+    if options.max_duration < 1:
+        raise ConfigError(f"--max-duration {options.max_duration}: at least 1 speech token.")
     plan = Plan(
         tts=config.tts,
         tokenizer=_tokenizer(options.tokenizer, config.tts),
@@ -71,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         device=config.runtime.device,
         min_s=options.min_s,
         max_s=options.max_s,
+        max_duration=options.max_duration,
     )
     items = read_source(options.source, options.alignments)[: options.limit]
     shards = [items[i : i + options.shard_items] for i in range(0, len(items), options.shard_items)]
@@ -166,7 +169,7 @@ class Preparer:
                 tokens,
                 self._encode,
                 self._pieces,
-                max_duration=MAX_DURATION,
+                max_duration=self._plan.max_duration,
                 max_unmatched=MAX_UNMATCHED,
             )
         except MisalignedError as error:
@@ -260,7 +263,7 @@ def _settings(plan: Plan, items: Sequence[Item], shard_items: int) -> dict[str, 
     return {
         "num_speech_tokens": tts.load_speech_tokenizer(plan.tts).config.vocabulary_size,
         "vocabulary_id": vocabulary_id(plan.tokenizer),
-        "max_duration": MAX_DURATION,
+        "max_duration": plan.max_duration,
         "speech_tokenizer": plan.tts.speech_tokenizer,
         "speaker": plan.tts.speaker,
         "language": plan.tts.language,

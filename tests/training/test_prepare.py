@@ -111,6 +111,20 @@ def test_an_interrupted_run_goes_on_to_the_same_result(corpus, prepared, tmp_pat
     assert "begun with other settings (max_s)" in capsys.readouterr().err
 
 
+def test_the_longest_text_token_can_be_set(corpus, prepared, tmp_path, capsys):
+    longest = max(int(example.first.durations.max()) for example in Dataset(prepared))
+    assert run(corpus, "--out", tmp_path / "less", "--max-duration", str(longest - 1)) in (0, 1)
+    rejected = (tmp_path / "less" / "rejected.jsonl").read_text().splitlines()
+    assert rejected
+    assert all("too long for one text token" in line for line in rejected)
+    assert run(corpus, "--out", tmp_path / "same", "--max-duration", str(longest)) == 0
+    data = Dataset(tmp_path / "same")
+    assert (len(data), data.settings["max_duration"]) == (12, longest)
+    capsys.readouterr()
+    assert run(corpus, "--out", tmp_path / "none", "--max-duration", "0") == 2
+    assert "--max-duration 0" in capsys.readouterr().err
+
+
 def test_workers_make_the_same(corpus, prepared, tmp_path):
     assert run(corpus, "--out", tmp_path, "--shard-items", "5", "--workers", "2") == 0
     assert content(tmp_path) == content(prepared)

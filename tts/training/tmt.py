@@ -73,7 +73,7 @@ class TmtTraining:
     shown_share: float = 0.3  # of the sequences, some speech tokens of each step are known
     prompt_share: float = 0.25  # of the sequences of several utterances, the first one is a prompt without text
     arrivals: tuple[float, float] = (0.5, 8.0)  # slowest and fastest arrival of early text, in text tokens per step
-    duration_weight: float = 0.3
+    duration_weight: float = 0.3  # of the durations' loss beside the speech tokens' (1); the paper names no weights
     shared_parts: bool = True  # rows of the tables as sums of parts; without them for a large text vocabulary
     num_evaluated: int = 200
     seed: int = 1
