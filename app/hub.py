@@ -34,6 +34,7 @@ class Repository:
     name: str  # on Hugging Face
     modelscope: str = ""  # on ModelScope; empty: not there
     revision: str = "main"  # on Hugging Face; a commit where we know one
+    modelscope_revision: str | None = None  # a tag on ModelScope where we know one
     licence: str = "see its card"
     sums: dict[str, tuple[int, str]] = field(default_factory=dict)  # bytes and SHA-256 of the files of that commit
 
@@ -137,7 +138,9 @@ def _from_modelscope(wanted: Wanted) -> Path:
         raise _Unreachable("ModelScope's package is not installed (pip install modelscope)") from None
     logging.getLogger("modelscope_hub").setLevel("ERROR")
     try:
-        folder = Path(snapshot_download(repository.modelscope, allow_patterns=wanted.all))
+        folder = Path(
+            snapshot_download(repository.modelscope, revision=repository.modelscope_revision, allow_patterns=wanted.all)
+        )
     except Exception as error:  # see above
         raise _explained(error, repository, "ModelScope", _modelscope_cache()) from None
     _verify(wanted, folder, {name: checksum for name, (_, checksum) in repository.sums.items()})

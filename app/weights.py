@@ -62,7 +62,8 @@ def explain(config: AppConfig) -> int:
         for source in need.public:
             repository = source.repository
             _write(f"    or:  {', '.join(source.files)}, {source.gb:g} GB, {repository.licence}")
-            also = f", {repository.modelscope} (ModelScope)" if repository.modelscope else ""
+            tag = f", {repository.modelscope_revision}" if repository.modelscope_revision else ""
+            also = f", {repository.modelscope} (ModelScope{tag})" if repository.modelscope else ""
             _write(f"         from {repository.name} (Hugging Face, {repository.revision[:12]}){also}")
         if need.public:
             _write(f"         --set {need.key}=PATH, or ={need.public[0].repository.name} and `launch.py weights get`")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from app.hub import Repository, Wanted, is_name
 
-# Commits, sizes and checksums as several independent users of these repositories have recorded them; where there is no
-# commit, none was certain, and `weights get` says which one it found.
+# Commits, tags, sizes and checksums as several independent users of these repositories have recorded them; where there is
+# none, none was certain, and `weights get` says which commit it found.
 COSYVOICE = Repository(
     name="FunAudioLLM/CosyVoice2-0.5B",
     modelscope="iic/CosyVoice2-0.5B",
@@ -29,23 +29,30 @@ QWEN = Repository(
     licence="Apache-2.0",
 )
 _FUNASR = "FunASR model licence"
+_FUNASR_TAG = "v2.0.4"
 PARAFORMER_EN = Repository(
     name="funasr/paraformer-en",
     modelscope="iic/speech_paraformer-large-vad-punc_asr_nat-en-16k-common-vocab10020",
+    modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
 PARAFORMER_ZH = Repository(
     name="funasr/paraformer-zh",
     modelscope="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+    modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
 PARAFORMER_STREAMING = Repository(
     name="funasr/paraformer-zh-streaming",
     modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
+    modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
 TIMESTAMPS_ZH = Repository(
-    name="funasr/fa-zh", modelscope="iic/speech_timestamp_prediction-v1-16k-offline", licence=_FUNASR
+    name="funasr/fa-zh",
+    modelscope="iic/speech_timestamp_prediction-v1-16k-offline",
+    modelscope_revision=_FUNASR_TAG,
+    licence=_FUNASR,
 )
 SHORT_NAMES = {  # FunASR's own
     repository.name.partition("/")[2]: repository.name

@@ -86,8 +86,8 @@ class _Packed:
         self._matrix = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = torch.ops.quantized.linear_dynamic_fp16(x.reshape(-1, x.shape[-1]), self._matrix)
-        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+        product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x[None] if x.dim() == 1 else x, self._matrix)
+        return product[0] if x.dim() == 1 else product
 
 
 def computing(weight: Tensor) -> AbstractContextManager[object]:

@@ -1,6 +1,5 @@
 """`launch.py weights get` against a hub on this machine, and without one."""
 
-import dataclasses
 import errno
 import json
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from huggingface_hub import constants
 from app import hub, needs
 from app.cli import main
 from app.data import aligners
-from app.weights_table import COSYVOICE, NEEDS
+from app.weights_table import COSYVOICE, NEEDS, PARAFORMER_ZH
 from configs.loader import load
 from configs.schema import ConfigError
 from tests.fake_hub import COMMIT, FakeHub
@@ -214,8 +213,8 @@ def test_modelscope_where_hugging_face_is_not(
 ) -> None:
     asked: list[Any] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
-        asked.append((name, allow_patterns))
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
         (tmp_path / "flow.pt").write_bytes(b"another flow")
         return str(tmp_path)
 
@@ -226,10 +225,12 @@ def test_modelscope_where_hugging_face_is_not(
         raise hub._Unreachable(f"{name} is away")
 
     assert get(tts__flow=COSYVOICE.name) == 1
-    assert asked == [("iic/CosyVoice2-0.5B", ["flow.pt"])]
+    assert asked == [("iic/CosyVoice2-0.5B", None, ["flow.pt"])]
     assert "arrived damaged" in capsys.readouterr().out
     assert get("--hub", "huggingface", tts__flow=COSYVOICE.name) == 1
     assert len(asked) == 1
+    assert get(asr__model="paraformer-zh") == 1
+    assert asked[1][:2] == (PARAFORMER_ZH.modelscope, "v2.0.4")
 
 
 def test_the_table_is_consistent() -> None:
@@ -240,7 +241,8 @@ def test_the_table_is_consistent() -> None:
                 size, checksum = COSYVOICE.sums[file]
                 assert len(checksum) == 64
                 assert size > 10**6
-    assert dataclasses.replace(COSYVOICE).revision == COSYVOICE.revision
+            pinned = len(source.repository.revision) == 40 or source.repository.modelscope_revision
+            assert pinned, source.repository.name
     assert {need.key for need in NEEDS if need.wanted("paraformer-en")} >= {"asr.model", "asr.streaming_model"}
 
 
