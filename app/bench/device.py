@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.about import about
+from app.about import HostShare, about
 from app.assemble import Assistant, prepare_process
 from app.bench.cases import built_in
 from app.configuration import configuration
@@ -214,7 +214,8 @@ def page(values: dict[str, Any]) -> str:
             "",
             f"{told['machine']}; {told['busy']} other processes of this benchmark computed without a pause; load average "
             f"{told['load']['before'][0]:.1f} before, {told['load']['after'][0]:.1f} after, which counts other work on this "
-            f"machine too. Sound: {told['device']}, {FRAME_MS} ms per callback asked for; its thread "
+            f"machine too; its host took {100 * told['host_took']:.1f} % of the cores' work time for others. Sound: "
+            f"{told['device']}, {FRAME_MS} ms per callback asked for; its thread "
             f"{'has' if work['realtime'] else 'has no'} real-time priority. Bundled weights, one thread per model. Replies are "
             "played as in `talk`; recogniser, language model and voice work on their threads meanwhile (at work), or do not (at "
             "rest). A reply is played again until the next is whole, so that no figure here tells how fast the voice is made.",
@@ -262,11 +263,12 @@ def run(options: argparse.Namespace) -> int:
     config = configuration(options)
     device = open_device(config)  # a missing one is told before the models are loaded
     prepare_process(config)
-    before = os.getloadavg()
+    before, host = os.getloadavg(), HostShare()
     found = asyncio.run(_measure(config, 60 * options.minutes, num_busy))
     figures = {name: asdict(held) for name, held in found.items()}
     load = {"before": before, "after": os.getloadavg()}
-    values = {"about": about(config, load=load, busy=num_busy, device=sound_system(device)), "figures": figures}
+    told = about(config, load=load, host_took=host.taken(), busy=num_busy, device=sound_system(device))
+    values = {"about": told, "figures": figures}
     options.report.mkdir(parents=True, exist_ok=True)
     (options.report / "report.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     (options.report / "report.md").write_text(page(values), encoding="utf-8")

@@ -85,9 +85,11 @@ def test_the_report_tells_both_runs():
         seconds=60.0, replies=9, made=2, speech_s=30.0, underruns=1, lost_s=0.5, loop_late_ms=12.0, realtime=False,
         microphone=notes, loudspeaker=notes,
     )  # fmt: skip
-    about = {"machine": "a machine", "busy": 2, "device": "a card", "load": {"before": [1.0], "after": [2.0]}}
+    load = {"before": [1.0], "after": [2.0]}
+    about = {"machine": "a machine", "busy": 2, "device": "a card", "load": load, "host_took": 0.034}
     text = page({"about": about, "figures": {"at rest": asdict(held), "at work": asdict(held)}})
     assert "of 1 minutes" in text
     assert "has no real-time priority" in text
+    assert "took 3.4 %" in text
     assert "| 3 and 3 | 3 and 3 |" in text
     assert "| 0.50 s | 0.50 s |" in text
