@@ -16,6 +16,7 @@ from app.small.steps.encoders import VECTOR_SETS
 from app.small.steps.material import Samples, codebook, spread, token_arrays
 from app.small.synth import Flite
 from app.small.voices import DEFAULT
+from configs.schema import TtsConfig
 from tts.base import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DEFAULT_SHARE = 0.5  # of what the vocoder is trained on is the assistant's own voice
 OWN_SHARE = 0.3  # of what the decoder's estimator is trained on
 NUM_PROSE_DECODED = 3000  # utterances of the assistant's own voice that the decoder's encoder learns beside the voices
-STUDENT_TEMPERATURE = 0.6  # of the noise: as the assistant speaks (`tts.flow_temperature`)
 MIN_VOCODER_S = 1.0
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
 REFERENCE_TEXT = (  # what it says for decoders that are not ours
@@ -106,7 +106,7 @@ def student(places: Places, plan: SmallTraining) -> dict[str, float]:
     task = StudentTask(
         FlowDecoder.load(places.asset("flow")),
         flow_data(places, "voices"),
-        StudentTraining(student_steps=1, temperature=STUDENT_TEMPERATURE),
+        StudentTraining(student_steps=1, temperature=TtsConfig().flow_temperature),  # as the assistant speaks
         validation=flow_held_out(places),
     )
     return fit(places, "student", task, plan.student)
