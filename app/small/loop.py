@@ -120,9 +120,14 @@ def training_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+# Instructions that multiply bfloat16, as torch.cpu names them. oneDNN calls bfloat16 supported where AVX-512 lacks them
+# too, and converts then: a training step takes three times as long as in float32.
+BFLOAT16_MULTIPLIES = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+
+
 def mixed_precision(device: torch.device) -> torch.dtype:
     """The type that `torch.autocast(device.type)` computes in from now on: bfloat16, but float32 where a CPU emulates that."""
-    emulated = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    emulated = device.type == "cpu" and not any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_MULTIPLIES)
     dtype = torch.float32 if emulated else torch.bfloat16
     torch.set_autocast_dtype(device.type, dtype)
     return dtype

@@ -175,12 +175,25 @@ def test_muon_trains_what_lies_between_hidden_layers():
     assert len(make_optimizers(module, config())) == 1
 
 
-def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch):
-    for has_it, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda has_it=has_it: has_it, raising=False)
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({"avx2": True}, torch.float32),
+        ({"avx2": True, "avx512_f": True, "avx512_bw": True, "avx512_vnni": True, "avx512_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+        ({"neon": True}, torch.float32),
+    ],
+)
+def test_bfloat16_is_used_where_the_processor_multiplies_it(monkeypatch, instructions, expected):
+    before = torch.get_autocast_dtype("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    try:
         assert mixed_precision(torch.device("cpu")) == expected
         with torch.autocast("cpu"):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+    finally:
+        torch.set_autocast_dtype("cpu", before)
 
 
 def test_a_muon_run_learns_and_resumes(tmp_path):
