@@ -23,6 +23,7 @@ from tts.base import (
     TwoPass,
     VoiceError,
 )
+from tts.decoder.encoder import UPSAMPLING
 from tts.decoder.flow import FlowDecoder
 from tts.decoder.flow_state import FlowState
 from tts.decoder.vocoder import Vocoder, VocoderState
@@ -234,6 +235,8 @@ class SyncSpeech:
     def use_graphs(self, capture: Callable[[], Capture] = CudaCapture) -> None:
         """Record what repeats, and run it by these recordings from now on, in this thread: a GPU waits for no launches."""
         self._flow.use_graphs(self._default.state, capture)
+        tokens = (*self._options.first_chunks, self._flow.config.chunk_tokens)
+        self._vocoder.use_graphs(self._vocoder_start, [UPSAMPLING * count for count in tokens], capture)
         if self._text_to_token.use_graphs is not None:
             self._text_to_token.use_graphs(capture)
 

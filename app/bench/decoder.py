@@ -53,7 +53,7 @@ class Memory:
 def memory(state: FlowState) -> Memory:
     """Of a state that has decoded something; its other tensors have fixed sizes, and small ones."""
     per_second = kept = allocated = 0
-    at_tokens = len(state.encoder.blocks.caches)
+    at_tokens = len(state.encoder.blocks)
     for place, cache in enumerate(state.caches()):
         rate = TOKEN_HZ if place < at_tokens else MEL_HZ
         both = (cache.keys, cache.values)

@@ -170,7 +170,7 @@ def test_a_setting_bounds_the_left_context_of_weights_that_look_back_at_everythi
     state = flow.start(SPEAKER)
     sizes = capacities(flow, state)
     assert sizes[-1] == sizes[10]
-    assert {len(cache) for cache in state.encoder.blocks.caches} == {(2 + 1) * 4}
+    assert {len(cache) for cache in state.encoder.blocks} == {(2 + 1) * 4}
     assert {len(cache) for cache in state.caches()} == {(2 + 1) * 4, (2 + 1) * 8}
     whole = flow.generate(TOKENS, SPEAKER)
     torch.testing.assert_close(whole, build(BOUNDED).generate(TOKENS, SPEAKER), atol=1e-5, rtol=0)

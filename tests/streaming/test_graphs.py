@@ -1,5 +1,6 @@
 """Recorded steps say what the models say. The recordings are a CUDA graph's stand-in: frozen operators on frozen memory."""
 
+import copy
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ import torch
 import tts
 from configs.schema import RuntimeConfig, TtsConfig
 from tests.graph_tape import TapeCapture
-from tests.streaming import test_flow, test_interleaved, test_vadusa
+from tests.streaming import test_flow, test_interleaved, test_vadusa, test_vocoder
 from tests.streaming.test_flow import PROMPT, PROMPT_MEL, SPEAKER, TOKENS
 from tests.tmt import TEXT, make, stream
 from tts.base import PcmChunk
 from tts.modules.graphs import Graphs, outside
+from tts.stream import primed
 
 
 @dataclass
@@ -137,7 +139,7 @@ def test_the_decoder(config, first_chunks):
     plain, recorded = test_flow.build(config), test_flow.build(config)
     start = plain.start(SPEAKER, PROMPT, PROMPT_MEL, first_chunks=first_chunks)
     recorded.use_graphs(start, TapeCapture)
-    assert recorded.graphs.num_recordings == 1 + len(first_chunks)
+    assert recorded.graphs.num_recordings == recorded.encoder.graphs.num_recordings == 1 + len(first_chunks)
     before, mels = TapeCapture.num_played, []
     for flow in (plain, recorded):
         states = start.clone(), start.clone()
@@ -152,6 +154,52 @@ def test_the_decoder(config, first_chunks):
     assert mels[0].shape[2] == 2 * 2 * 47
     assert (mels[0] - mels[1]).abs().max() < 1e-5
     assert TapeCapture.num_played > before + 20
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("config", [test_flow.BOUNDED, test_flow.GUIDED], ids=["bounded", "guided"])
+def test_the_decoders_encoder_sees_as_far_as_without(config):
+    """The distances to past frames become more after the recording was made: every chunk, of twice what was taught."""
+    plain, recorded = test_flow.build(config), test_flow.build(config)
+    recorded.use_graphs(plain.start(SPEAKER), TapeCapture)
+    state, other = plain.start(SPEAKER), recorded.start(SPEAKER)
+    size, ahead = config.chunk_tokens, config.lookahead_tokens
+    before = TapeCapture.num_played
+    for start in range(0, 40, size):
+        tokens, context = TOKENS[:, start : start + size], TOKENS[:, start + size : start + size + ahead]
+        wanted = plain.encode(tokens, context, chunked=True, sizes=[size], state=state)
+        found = recorded.encode(tokens, context, chunked=True, sizes=[size], state=other)
+        assert (found - wanted).abs().max() < 1e-5
+    graphs_of_one = 1 + config.encoder.num_blocks + config.encoder.num_up_blocks
+    assert TapeCapture.num_played == before + 40 // size * graphs_of_one
+
+
+@pytest.mark.parametrize("kind", [False, True], ids=["public", "causal"])
+@pytest.mark.parametrize("pieces", [[20], [4, 10, 30]])
+@torch.inference_mode()
+def test_the_vocoder(kind, pieces):
+    plain = test_vocoder.make_causal() if kind else test_vocoder.make_public()
+    recorded = copy.deepcopy(plain)
+    start = primed(plain, seed=3)
+    recorded.use_graphs(start, pieces, TapeCapture)
+    mel = test_vocoder.random_mel(frames=sum(pieces) + 5 * pieces[-1] + 4)
+    before, sounds, played = TapeCapture.num_played, [], []
+    for vocoder in (plain, recorded):
+        states = start.clone(), start.clone()  # of two utterances that take turns
+        found: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        parts = mel.split([*pieces, *[pieces[-1]] * 5, 4], dim=2)
+        for number, part in enumerate(parts):
+            for who, state in enumerate(states):
+                last = number + 1 == len(parts)
+                found[who].append(vocoder.stream(part if who == 0 else part.flip(2), state, last=last))
+        sounds.append(torch.cat([torch.cat(one, dim=1) for one in found], dim=1))
+        played.append(TapeCapture.num_played - before)
+    assert sounds[0].shape[1] > 2 * 480 * (mel.shape[2] - 1)
+    assert (sounds[0] - sounds[1]).abs().max() < 1e-5
+    speaking = [
+        number for number in range(1, len(pieces) + 6) if kind or sum(parts[n].shape[2] for n in range(number)) > 18
+    ]
+    assert played == [0, 2 * len(speaking)]  # each piece but the last, which has another length, is one graph
 
 
 @pytest.mark.parametrize("window", [0, 4])

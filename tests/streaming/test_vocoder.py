@@ -18,8 +18,7 @@ TOLERANCE_OF_PHASES = 3e-4
 CHUNKINGS = [[1] * 60, [1, 1, 7, 0, 2, 30, 19], [3] * 20, [60], [59, 1], [0, 25, 35]]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["convolutions", "products"])
-def causal(request: pytest.FixtureRequest) -> Vocoder:
+def make_causal() -> Vocoder:
     torch.manual_seed(3)
     config = VocoderConfig(
         base_channels=32,
@@ -35,15 +34,22 @@ def causal(request: pytest.FixtureRequest) -> Vocoder:
         f0_scale_hz=900.0,
         phase_scale=3.14159,
     )
-    vocoder = Vocoder(config).eval().requires_grad_(False)
-    return vocoder.pack() if request.param else vocoder
+    return Vocoder(config).eval().requires_grad_(False)
+
+
+def make_public() -> Vocoder:
+    weights = {name: value.float() for name, value in load_file(GOLDEN / "hift_weights.safetensors").items()}
+    return Vocoder.from_state(VocoderConfig(base_channels=32, f0_channels=64), weights, "golden")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["convolutions", "products"])
+def causal(request: pytest.FixtureRequest) -> Vocoder:
+    return make_causal().pack() if request.param else make_causal()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["convolutions", "products"])
 def public(request: pytest.FixtureRequest) -> Vocoder:
-    weights = {name: value.float() for name, value in load_file(GOLDEN / "hift_weights.safetensors").items()}
-    vocoder = Vocoder.from_state(VocoderConfig(base_channels=32, f0_channels=64), weights, "golden")
-    return vocoder.pack() if request.param else vocoder
+    return make_public().pack() if request.param else make_public()
 
 
 def random_mel(batch: int = 1, frames: int = 60) -> torch.Tensor:

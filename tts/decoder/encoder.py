@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.decoder.config import EncoderConfig
-from tts.modules.attention import AttentionCache, RelativeAttention, chunk_mask, regular_chunks, relative_positions
+from tts.modules.attention import RelativeAttention, RelativeCache, chunk_mask, regular_chunks, relative_positions
 from tts.modules.conv import CausalConv1d, ConvCache, convolve
+from tts.modules.graphs import Graphs
 from tts.precision import exactly
 
 UPSAMPLING = 2
@@ -83,32 +84,14 @@ class EncoderBlock(nn.Module):
     def forward(
         self,
         x_BTC: Tensor,
-        positions_HDR: Tensor,
         mask: Tensor | None,
-        cache: AttentionCache | None,
+        cache: RelativeCache | None,
+        distances_HDR: Tensor | None,
         max_past: int | None,
     ) -> Tensor:
         """One block; arguments as of `RelativeAttention`."""
-        x_BTC = x_BTC + self.self_attn(self.norm_mha(x_BTC), positions_HDR, mask, cache, max_past)
+        x_BTC = x_BTC + self.self_attn(self.norm_mha(x_BTC), mask, cache, distances_HDR, max_past)
         return x_BTC + self.feed_forward(self.norm_ff(x_BTC))
-
-
-@dataclass(slots=True)
-class StackState:
-    """Caches of one stack of blocks, and its projected distances (a constant of the weights, shared by clones)."""
-
-    caches: list[AttentionCache]
-    positions: list[Tensor]  # per block (H, D, 2 * farthest + 1)
-    farthest: int = -1
-
-    def reset_(self) -> None:
-        """Back to before the first frame."""
-        for cache in self.caches:
-            cache.reset_()
-
-    def clone(self) -> "StackState":
-        """An independent copy."""
-        return StackState([cache.clone() for cache in self.caches], list(self.positions), self.farthest)
 
 
 @dataclass(slots=True)
@@ -117,19 +100,32 @@ class EncoderState:
 
     lookahead: ConvCache
     upsample: ConvCache
-    blocks: StackState
-    up_blocks: StackState
+    blocks: list[RelativeCache]
+    up_blocks: list[RelativeCache]
 
     def reset_(self) -> None:
         """Back to before the first frame."""
         for conv in (self.lookahead, self.upsample):
             conv.reset_()
-        for stack in (self.blocks, self.up_blocks):
-            stack.reset_()
+        for cache in self.caches():
+            cache.reset_()
+
+    def tensors(self) -> list[Tensor]:
+        """The convolutions' last frames; see `tts.modules.graphs.Remembered`."""
+        return [self.lookahead.frames, self.upsample.frames]
+
+    def caches(self) -> list[RelativeCache]:
+        """Keys and values."""
+        return [*self.blocks, *self.up_blocks]
 
     def clone(self) -> "EncoderState":
         """An independent copy."""
-        return EncoderState(self.lookahead.clone(), self.upsample.clone(), self.blocks.clone(), self.up_blocks.clone())
+        return EncoderState(
+            self.lookahead.clone(),
+            self.upsample.clone(),
+            [cache.clone() for cache in self.blocks],
+            [cache.clone() for cache in self.up_blocks],
+        )
 
 
 class UpsampleConformerEncoder(nn.Module):
@@ -146,6 +142,7 @@ class UpsampleConformerEncoder(nn.Module):
         self.up_layer = _Upsample(width)
         self.up_embed = _Embed(width)
         self.up_encoders = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_up_blocks))
+        self.graphs: Graphs | None = None  # of `one_chunk`
 
     def start(self, batch: int) -> EncoderState:
         """State before the first token."""
@@ -153,7 +150,7 @@ class UpsampleConformerEncoder(nn.Module):
             self.pre_lookahead_layer.conv2.cache(batch),
             self.up_layer.conv.cache(batch),
             *(
-                StackState([block.self_attn.cache(batch) for block in _blocks(stack)], [])
+                [block.self_attn.cache(batch) for block in _blocks(stack)]
                 for stack in (self.encoders, self.up_encoders)
             ),
         )
@@ -177,6 +174,26 @@ class UpsampleConformerEncoder(nn.Module):
             sizes: tokens of the chunks; None: the regular grid.
             context_mask_BK: 1 where the context token exists, for batches of which some rows end.
         """
+        new = tokens_BSC.shape[1]
+        sizes = (regular_chunks(new, self.chunk) if sizes is None else sizes) if chunked else None
+        if state is not None:
+            self._reach(state, new, sizes)
+            if self.graphs is not None and context_BKC is not None and sizes == [new]:
+                return self.graphs((tokens_BSC, context_BKC), state)
+        return self._encode(tokens_BSC, context_BKC, sizes, state, context_mask_BK)
+
+    def one_chunk(self, tokens_BSC: Tensor, context_BKC: Tensor, state: EncoderState) -> Tensor:
+        """`forward` of a single chunk whose lookahead is there, after distances as far as it sees: what graphs record."""
+        return self._encode(tokens_BSC, context_BKC, [tokens_BSC.shape[1]], state, None)
+
+    def _encode(
+        self,
+        tokens_BSC: Tensor,
+        context_BKC: Tensor | None,
+        sizes: Sequence[int] | None,
+        state: EncoderState | None,
+        context_mask_BK: Tensor | None,
+    ) -> Tensor:
         x = self.embed(tokens_BSC)
         if context_BKC is None:
             context = x.new_zeros(x.shape[0], self.lookahead, x.shape[2])
@@ -185,11 +202,27 @@ class UpsampleConformerEncoder(nn.Module):
             if context_mask_BK is not None:
                 context = context * context_mask_BK[..., None]
         x = self.pre_lookahead_layer(x, context, None if state is None else state.lookahead)
-        sizes = (regular_chunks(x.shape[1], self.chunk) if sizes is None else sizes) if chunked else None
         x = self._run(_blocks(self.encoders), x, 1, sizes, None if state is None else state.blocks)
         x = self.up_embed(self.up_layer(x, None if state is None else state.upsample))
         x = self._run(_blocks(self.up_encoders), x, UPSAMPLING, sizes, None if state is None else state.up_blocks)
         return self.after_norm(x)
+
+    def _max_past(self, sizes: Sequence[int] | None, rate: int) -> int | None:
+        """Frames before its chunk that each frame sees, in a stack with `rate` frames per token; None: all."""
+        return None if sizes is None or self.max_left_chunks is None else rate * self.chunk * self.max_left_chunks
+
+    def _reach(self, state: EncoderState, new: int, sizes: Sequence[int] | None) -> None:
+        """Project the distances that the next `new` tokens need, and some for those after them."""
+        for stack, rate, caches in ((self.encoders, 1, state.blocks), (self.up_encoders, UPSAMPLING, state.up_blocks)):
+            if not caches:
+                continue
+            max_past = self._max_past(sizes, rate)
+            keys = rate * new + (len(caches[0]) if max_past is None else min(len(caches[0]), max_past))
+            if keys - 1 > caches[0].farthest:
+                bias_u = _blocks(stack)[0].self_attn.pos_bias_u
+                table = relative_positions(2 * keys, bias_u.numel(), bias_u.device)
+                for block, cache in zip(_blocks(stack), caches, strict=True):
+                    cache.distances_HDR = block.self_attn.project_distances(table)
 
     def _run(
         self,
@@ -197,29 +230,20 @@ class UpsampleConformerEncoder(nn.Module):
         x_BTC: Tensor,
         rate: int,
         sizes: Sequence[int] | None,
-        state: StackState | None,
+        caches: list[RelativeCache] | None,
     ) -> Tensor:
         """Run one stack of blocks, whose frames are `rate` per token; `sizes` of the chunks in tokens, None = full attention."""
-        new = x_BTC.shape[1]
-        max_past = None if sizes is None or self.max_left_chunks is None else rate * self.chunk * self.max_left_chunks
-        past = len(state.caches[0]) if state is not None and state.caches else 0
-        if max_past is not None:
-            past = min(past, max_past)
-        keys = past + new
+        new, max_past = x_BTC.shape[1], self._max_past(sizes, rate)
+        past = len(caches[0]) if caches else 0
+        keys = new + (past if max_past is None else min(past, max_past))
         mask = None if sizes is None else chunk_mask(new, keys, [rate * s for s in sizes], max_past, x_BTC.device)
-        if state is None:
-            farthest = keys - 1
-            table = relative_positions(farthest, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)
-            positions = [block.self_attn.project_positions(table) for block in blocks]
-        else:
-            if keys - 1 > state.farthest:
-                state.farthest = 2 * keys
-                table = relative_positions(state.farthest, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)
-                state.positions = [block.self_attn.project_positions(table) for block in blocks]
-            farthest, positions = state.farthest, state.positions
-        for index, block in enumerate(blocks):
-            window = positions[index][..., farthest - keys + 1 : farthest + new]
-            x_BTC = block(x_BTC, window, mask, None if state is None else state.caches[index], max_past)
+        if caches is not None:
+            for block, cache in zip(blocks, caches, strict=True):
+                x_BTC = block(x_BTC, mask, cache, None, max_past)
+            return x_BTC
+        table = relative_positions(keys - 1, x_BTC.shape[2], x_BTC.device).to(x_BTC.dtype)
+        for block in blocks:
+            x_BTC = block(x_BTC, mask, None, block.self_attn.project_distances(table), max_past)
         return x_BTC
 
 

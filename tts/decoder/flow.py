@@ -146,9 +146,9 @@ class FlowDecoder(nn.Module):
         return out
 
     def use_graphs(self, state: FlowState, capture: Callable[[], Capture] = CudaCapture) -> None:
-        """Record the flow steps of the chunks of an utterance that begins with `state`; run by these from now on, in this thread.
+        """Record encoder and flow steps of an utterance's chunks and run them by these from now on, in this thread.
 
-        Several chunks in one pass, and a last one that is cut short, are computed without.
+        The utterance begins with `state`. Several chunks in one pass, and a last one that is cut short, are computed without.
         """
 
         def one_chunk(*inputs_and_state: Any) -> Tensor:
@@ -156,8 +156,10 @@ class FlowDecoder(nn.Module):
             return self.decoder.estimator(*inputs, chunked=True, sizes=[inputs[0].shape[1]], state=past)
 
         self.graphs = self.graphs or Graphs(one_chunk, "flow decoder's estimator", capture=capture)
+        encoder = self.encoder
+        encoder.graphs = encoder.graphs or Graphs(encoder.one_chunk, "flow decoder's encoder", capture=capture)
         lookahead = self.config.lookahead_tokens
-        with self.graphs.learning():
+        with self.graphs.learning(), encoder.graphs.learning():
             for size in {*state.first_chunks, self.config.chunk_tokens}:
                 taught = state.clone()
                 taught.first_chunks = (size,)

@@ -42,7 +42,7 @@ class FlowState:
     def caches(self) -> list[AttentionCache]:
         """Keys and values of the encoder's two stacks and of the estimator at each flow step."""
         estimators = [cache for estimator in self.estimators for cache in estimator.caches()]
-        return [*self.encoder.blocks.caches, *self.encoder.up_blocks.caches, *estimators]
+        return [*(cache.past for cache in self.encoder.caches()), *estimators]
 
     def clone(self) -> "FlowState":
         """An independent copy."""

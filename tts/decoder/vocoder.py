@@ -12,6 +12,7 @@ Shape letters: B batch, M mel bins, T mel frames, C channels, K STFT frames, N s
 import copy
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from tts import checkpoint
 from tts.base import CheckpointError
 from tts.decoder.source import HarmonicSource, ShortFourier, draw_noise
 from tts.decoder.vocoder_layers import CausalState, Conv, ResBlock, Upsample, extend
+from tts.modules.graphs import Capture, CudaCapture, Graphs, Nothing
 from tts.precision import computing
 
 LOUDEST = math.log(100.0)  # of an ISTFT magnitude; limited before exp, whose overflow has no gradient
@@ -198,6 +200,7 @@ class Vocoder(nn.Module):
         self._streaming = [m for m in self.modules() if isinstance(m, (Conv, Upsample))]
         for slot, layer in enumerate(self._streaming):
             layer.slot = slot
+        self.graphs: Graphs | None = None
         if weight_norm:
             self._add_weight_norm()
 
@@ -295,6 +298,25 @@ class Vocoder(nn.Module):
             return self._stream_causal(mel_BMT, state, last)
         return self._stream_window(mel_BMT, state, last)
 
+    def use_graphs(
+        self, state: VocoderState, num_frames: Sequence[int], capture: Callable[[], Capture] = CudaCapture
+    ) -> None:
+        """Record what comes of a stream of mel pieces, and run it by these recordings from now on, in this thread.
+
+        The stream begins with `state`; `num_frames` of its pieces, the last of which repeats. Others are computed without.
+        """
+        function = self._filter_chunk if isinstance(state, CausalState) else self._decode_window
+        self.graphs = self.graphs or Graphs(function, "vocoder", capture=capture)
+        state, usual = state.clone(), num_frames[-1]
+        kept = state.lookahead if isinstance(state, CausalState) else state.left_context + state.right_context
+        with self.graphs.learning(), torch.inference_mode():
+            for count in (*num_frames, *[usual] * (1 + kept // usual)):  # until what is kept has its largest size
+                self.stream(self.conv_post.weight.new_zeros(len(state.phase_B), self.config.mel_bins, count), state)
+
+    def _run(self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], state: Any) -> torch.Tensor:
+        """The function's result, by a graph where there is one."""
+        return function(*inputs, state) if self.graphs is None else self.graphs(inputs, state)
+
     def source(
         self, f0_BT: torch.Tensor, noise_BNH: torch.Tensor, phase_B: torch.Tensor, *, first: bool = True
     ) -> torch.Tensor:
@@ -355,12 +377,21 @@ class Vocoder(nn.Module):
         normal = self._normalise(mel_BMT)
         if last:
             normal = functional.pad(normal, (0, state.lookahead))
-        f0_BT = self.f0_predictor(normal, state)
-        hidden_BCT = self.conv_pre(normal, state)[..., state.skip :]
-        state.skip = max(0, state.skip - normal.shape[2])
+        batch, new = len(normal), normal.shape[2]
+        ready = max(0, new - state.skip)
+        samples_BN = self._run(
+            self._filter_chunk, (normal, self._noise(state.generator, normal.new_zeros(batch, ready))), state
+        )
+        state.skip = max(0, state.skip - new)
+        return samples_BN
+
+    def _filter_chunk(self, normal_BMT: torch.Tensor, noise_BNH: torch.Tensor, state: CausalState) -> torch.Tensor:
+        """Normalised mel and the source's noise of the frames whose look-ahead is there, to their samples (B, N)."""
+        f0_BT = self.f0_predictor(normal_BMT, state)
+        hidden_BCT = self.conv_pre(normal_BMT, state)[..., state.skip :]
         if not f0_BT.shape[1]:
-            return mel_BMT.new_zeros(len(mel_BMT), 0)
-        source_BN = self.source(f0_BT, self._noise(state.generator, f0_BT), state.phase_B)
+            return normal_BMT.new_zeros(len(normal_BMT), 0)
+        source_BN = self.source(f0_BT, noise_BNH, state.phase_B)
         state.phase_B.copy_(self.m_source.advance(f0_BT, state.phase_B)[:, -1] % 1.0)
         source_BFK = self.fourier.analyse(extend(state.source_past_BN, source_BN))
         joined_BN = self.fourier.synthesise(self._filter(hidden_BCT, source_BFK, state))
@@ -369,6 +400,9 @@ class Vocoder(nn.Module):
         state.tail_BN.copy_(joined_BN[:, -overlap:])
         limit = self.config.audio_limit
         return (joined_BN[:, :-overlap] / self.fourier.steady_power).clamp(-limit, limit)
+
+    def _decode_window(self, mel_BMT: torch.Tensor, source_BN: torch.Tensor, _nothing: Nothing) -> torch.Tensor:
+        return self.decode(mel_BMT, source_BN)
 
     def _stream_window(self, mel_BMT: torch.Tensor, state: WindowState, last: bool) -> torch.Tensor:
         frame = self.config.frame
@@ -383,7 +417,8 @@ class Vocoder(nn.Module):
         missing = f0_BT.shape[1] - state.noise_BNH.shape[1] // frame
         state.noise_BNH = torch.cat([state.noise_BNH, self._noise(state.generator, f0_BT[:, :missing])], dim=1)
         source_BN = self.source(f0_BT, state.noise_BNH, state.phase_B, first=state.first)
-        samples_BN = self.decode(state.mel_BMT, source_BN)[:, state.spoken * frame : end * frame]
+        samples_BN = self._run(self._decode_window, (state.mel_BMT, source_BN), Nothing())
+        samples_BN = samples_BN[:, state.spoken * frame : end * frame]
         drop = max(0, end - state.left_context)
         if drop:
             state.phase_B = self.m_source.advance(f0_BT[:, :drop], state.phase_B)[:, -1] % 1.0

@@ -5,6 +5,7 @@ Shape letters: B batch, C channels, T frames at the layer's own rate, N samples.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,10 +27,18 @@ class CausalState:
 
     def reset_(self) -> None:
         """Begin a new utterance in place."""
-        for tensor in (*self.past, self.source_past_BN, self.tail_BN, self.phase_B):
+        for tensor in self.tensors():
             tensor.zero_()
         self.generator.manual_seed(self.seed)
         self.skip = self.lookahead
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Those of fixed shapes; see `tts.modules.graphs.Remembered`."""
+        return [*self.past, self.source_past_BN, self.tail_BN, self.phase_B]
+
+    def caches(self) -> list[Any]:
+        """Nothing grows."""
+        return []
 
     def clone(self) -> "CausalState":
         """Return an independent copy."""

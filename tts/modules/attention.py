@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tts.modules.graphs import outside
+
 
 def chunk_mask(
     num_queries: int, num_keys: int, sizes: Sequence[int], max_past: int | None, device: torch.device
@@ -91,6 +93,30 @@ class AttentionCache:
         return AttentionCache(self.keys.clone(), self.values.clone(), self.start, self.end)
 
 
+@dataclass(slots=True)
+class RelativeCache:
+    """Past frames and the distances to them, projected (a constant of the weights, shared by clones)."""
+
+    past: AttentionCache
+    distances_HDR: Tensor  # +farthest ... -farthest
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    @property
+    def farthest(self) -> int:
+        """The largest distance that is projected; -1: none."""
+        return (self.distances_HDR.shape[2] + 1) // 2 - 1
+
+    def reset_(self) -> None:
+        """Back to before the first frame."""
+        self.past.reset_()
+
+    def clone(self) -> "RelativeCache":
+        """An independent copy."""
+        return RelativeCache(self.past.clone(), self.distances_HDR)
+
+
 def split_heads(x_BTC: Tensor, num_heads: int) -> Tensor:
     """(B, T, H * D) -> (B, H, T, D)."""
     return x_BTC.unflatten(2, (num_heads, -1)).transpose(1, 2)
@@ -133,34 +159,50 @@ class RelativeAttention(nn.Module):
         nn.init.xavier_uniform_(self.pos_bias_u)
         nn.init.xavier_uniform_(self.pos_bias_v)
 
-    def cache(self, batch: int) -> AttentionCache:
+    def cache(self, batch: int) -> RelativeCache:
         """State before the first frame."""
         heads, depth = self.pos_bias_u.shape
         empty = self.pos_bias_u.new_zeros(batch, heads, 0, depth)
-        return AttentionCache(empty, empty)
+        return RelativeCache(AttentionCache(empty, empty), self.pos_bias_u.new_zeros(heads, depth, 0))
 
-    def project_positions(self, positions_RC: Tensor) -> Tensor:
+    def project_distances(self, positions_RC: Tensor) -> Tensor:
         """Keys of the distances, (H, D, R): the part of the scores that does not depend on the input."""
         return self.linear_pos(positions_RC).unflatten(1, (self.num_heads, -1)).permute(1, 2, 0)
 
     def forward(
         self,
         x_BTC: Tensor,
-        positions_HDR: Tensor,
         mask: Tensor | None,
-        cache: AttentionCache | None = None,
+        cache: RelativeCache | None = None,
+        distances_HDR: Tensor | None = None,
         max_past: int | None = None,
     ) -> Tensor:
-        """Attend. `positions_HDR` covers the distances K - 1 ... -(N - 1); `mask` is bool (N, K), True = visible."""
+        """Attend; `mask` is bool (N, K), True = visible. Without a cache `distances_HDR` are K - 1 ... -(K - 1)."""
         query, key, value = (
             split_heads(linear(x_BTC), self.num_heads) for linear in (self.linear_q, self.linear_k, self.linear_v)
         )
+
+        def go_on(cache: RelativeCache) -> Tensor:
+            keys, values = cache.past.append(key, value, max_past)
+            return self._attend(query, keys, values, cache.distances_HDR, mask)
+
         if cache is not None:
-            key, value = cache.append(key, value, max_past)
-        scale = 1 / math.sqrt(query.shape[3])
-        bias = shift_relative((query + self.pos_bias_v[:, None]) @ positions_HDR, key.shape[2]) * scale
+            out = outside(go_on, cache)
+        else:
+            assert distances_HDR is not None
+            out = self._attend(query, key, value, distances_HDR, mask)
+        return self.linear_out(out.transpose(1, 2).flatten(2))
+
+    def _attend(
+        self, query_BHND: Tensor, keys_BHKD: Tensor, values_BHKD: Tensor, distances_HDR: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        new, num_keys, zero = query_BHND.shape[2], keys_BHKD.shape[2], distances_HDR.shape[2] // 2
+        window_HDR = distances_HDR[..., zero - (num_keys - 1) : zero + new]
+        scale = 1 / math.sqrt(query_BHND.shape[3])
+        bias = shift_relative((query_BHND + self.pos_bias_v[:, None]) @ window_HDR, num_keys) * scale
         if mask is not None:
             bias = bias.masked_fill(~mask, float("-inf"))
-        query = (query + self.pos_bias_u[:, None]).to(value.dtype)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(value.dtype), scale=scale)
-        return self.linear_out(out.transpose(1, 2).flatten(2))
+        query_BHND = (query_BHND + self.pos_bias_u[:, None]).to(values_BHKD.dtype)
+        return F.scaled_dot_product_attention(
+            query_BHND, keys_BHKD, values_BHKD, attn_mask=bias.to(values_BHKD.dtype), scale=scale
+        )

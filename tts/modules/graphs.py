@@ -35,6 +35,22 @@ class Remembered(Protocol):
         ...
 
 
+class Nothing:
+    """What a function of its arguments alone remembers."""
+
+    def tensors(self) -> list[Tensor]:
+        """None."""
+        return []
+
+    def caches(self) -> list[Any]:
+        """None."""
+        return []
+
+    def clone(self) -> "Nothing":
+        """The same."""
+        return self
+
+
 class Capture(Protocol):
     """Records the kernels that start between `begin` and `end`, any number of times, for one recording."""
 
