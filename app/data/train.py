@@ -4,7 +4,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
     from app.small.loop import train
     from tts.alignment.durations import text_pieces
+    from tts.base import CheckpointError
     from tts.training.dataset import Dataset
     from tts.training.embedding import text_embedding
     from tts.training.tmt import task
@@ -41,6 +42,10 @@ def run(options: argparse.Namespace) -> int:
         vocabulary_id=vocabulary.id,
         num_speech_tokens=data.settings["num_speech_tokens"],
     )
+    try:
+        type(model).from_values(asdict(model))
+    except CheckpointError as error:
+        raise ConfigError(f"model: {str(error).removeprefix('config.json: ')}") from error
     if model.num_duration_classes <= data.settings["max_duration"]:
         raise ConfigError(
             f"model.num_duration_classes is {model.num_duration_classes}: the corpus has durations up to "

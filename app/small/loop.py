@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -129,6 +130,8 @@ def mixed_precision(device: torch.device) -> torch.dtype:
     """The type that `torch.autocast(device.type)` computes in from now on: bfloat16, but float32 where a CPU emulates that."""
     emulated = device.type == "cpu" and not any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_MULTIPLIES)
     dtype = torch.float32 if emulated else torch.bfloat16
+    if emulated:  # torch says that it leaves float32 as it is, which is what is wanted
+        warnings.filterwarnings("ignore", "In CPU autocast")
     torch.set_autocast_dtype(device.type, dtype)
     return dtype
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tmt import TEXT, Recorded, check_against_full_passes, make, select, stream
-from tts.tmt.layout import Role, one_step, visible
+from tts.tmt.layout import Field, Role, one_step, visible
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -17,11 +17,12 @@ from tts.tmt.layout import Role, one_step, visible
     lookahead=st.sampled_from([1, 2, 3]),
     max_lookahead=st.sampled_from([3, 32]),
     window=st.sampled_from([0, 4]),
+    positions=st.sampled_from(["axes", "contiguous"]),
 )
 def test_the_papers_mask_decodes_as_it_trains_for_the_same_arrival(
-    text, arrivals, lookahead, max_lookahead, window
+    text, arrivals, lookahead, max_lookahead, window, positions
 ) -> None:
-    model = make(mask="paper", window=window, max_lookahead=max_lookahead)
+    model = make(mask="paper", window=window, max_lookahead=max_lookahead, positions=positions)
     check_against_full_passes(model, text, lookahead, Recorded(model, text, lookahead, arrivals, 0))
 
 
@@ -61,3 +62,20 @@ def test_the_papers_mask_keeps_nothing_in_the_cache() -> None:
     _, decoder = stream(make(mask="paper"), TEXT, 1)
     assert decoder.done
     assert decoder.state.end == 0
+
+
+def test_contiguous_positions_say_the_order_and_nothing_else() -> None:
+    durations, tokens = np.array([3, 2, 0, 4]), np.arange(9)
+    model = make(mask="paper", positions="contiguous", frame_embeddings=False)
+    rows, _, _ = one_step(model.config, np.array(TEXT[:4]), durations, tokens, 1, 4)
+
+    def last(changed: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(changed)[None]
+        return model(tensor, visible(tensor, tensor, 0))[0, -1]
+
+    later, exchanged = rows.copy(), rows.copy()
+    later[Field.FRAME, rows[Field.ROLE] != Role.TEXT] += 100
+    first, second = select(rows, Role.SPEECH, 1)[:2]
+    exchanged[Field.FRAME, [first, second]] = exchanged[Field.FRAME, [second, first]]
+    torch.testing.assert_close(last(later), last(rows), atol=1e-6, rtol=0)
+    assert not torch.allclose(last(exchanged), last(rows), atol=1e-3)

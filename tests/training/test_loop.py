@@ -185,6 +185,7 @@ def test_muon_trains_what_lies_between_hidden_layers():
         ({"neon": True}, torch.float32),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_bfloat16_is_used_where_the_processor_multiplies_it(monkeypatch, instructions, expected):
     before = torch.get_autocast_dtype("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)

@@ -9,7 +9,7 @@ import torch
 
 from tts.base import CheckpointError
 from tts.tmt.config import TmtConfig, small_config
-from tts.tmt.layout import IGNORED, Field, Role, ahead, alternating, one_step, packed, steady, visible
+from tts.tmt.layout import IGNORED, Field, Role, ahead, alternating, in_order, one_step, packed, steady, visible
 
 CONFIG = TmtConfig(text_vocab_size=10, num_speech_tokens=9, num_duration_classes=8, index_slots=4)
 IDS, DURATIONS, TOKENS = np.array([3, 1, 4]), np.array([2, 0, 3]), np.array([8, 7, 6, 5, 4])
@@ -155,6 +155,25 @@ def test_a_step_of_two_text_tokens_asks_for_what_it_can_know() -> None:
     assert late.duration_target[1][late.duration_target[0] != IGNORED].tolist() == [0, IGNORED, IGNORED]
 
 
+def test_contiguous_positions_are_places_in_the_papers_sequence() -> None:
+    """Step 3 of IDS: [y_1 y_2 y_3 E | D_1 B_1 B_1 D_2 D_3 M_3 M_3 M_3], where block 2 is empty; two more are padding."""
+    config = dataclasses.replace(CONFIG, mask="paper")
+    rows, _, _ = one_step(config, IDS, DURATIONS, TOKENS, 1, 3)
+    shuffled = np.random.default_rng(1).permutation(rows.shape[1])
+    padded = np.zeros((len(Field), rows.shape[1] + 2), np.int64)
+    padded[Field.ROLE] = Role.PAD
+    padded[:, : rows.shape[1]] = rows[:, shuffled]
+    places = in_order(torch.from_numpy(padded)[None])[0].numpy()
+    in_sequence = rows[:, shuffled][:, np.argsort(places[: rows.shape[1]])]
+    assert in_sequence[Field.ROLE].tolist() == [Role.TEXT] * 4 + [
+        *(Role.DURATION, Role.SPEECH, Role.SPEECH, Role.DURATION, Role.DURATION),
+        *(Role.MASKED, Role.MASKED, Role.MASKED),
+    ]
+    assert in_sequence[Field.INDEX].tolist() == [1, 2, 3, 4, 1, 1, 1, 2, 3, 3, 3, 3]
+    assert in_sequence[Field.FRAME, 4:].tolist() == [0, 0, 1, 2, 2, 2, 3, 4]
+    assert sorted(places[rows.shape[1] :]) == [rows.shape[1], rows.shape[1] + 1]
+
+
 def test_paper_places_tell_nothing_of_later_durations() -> None:
     config = dataclasses.replace(CONFIG, mask="paper")
     longer = np.array([2, 0, 7])
@@ -182,5 +201,9 @@ def test_config_reads_its_own_values_and_refuses_others() -> None:
         TmtConfig.from_values({"width": 3})
     with pytest.raises(CheckpointError, match="mask 'causal'"):
         TmtConfig.from_values({"mask": "causal"})
+    with pytest.raises(CheckpointError, match="need the mask paper"):
+        TmtConfig.from_values({"positions": "contiguous"})
+    with pytest.raises(CheckpointError, match="positions 'learned'"):
+        TmtConfig.from_values({"positions": "learned"})
     with pytest.raises(CheckpointError, match="multiple"):
         TmtConfig.from_values({"dim": 30, "num_heads": 4})

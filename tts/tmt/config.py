@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from tts.base import CheckpointError
 
 Mask = Literal["prefix", "paper"]
+Positions = Literal["axes", "contiguous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class TmtConfig:
     # What text a block sees. prefix: up to the look-ahead beyond its own, so that a key-value cache is exact. paper: all
     # that has arrived by the step, history included, so that every step computes everything anew, as published.
     mask: Mask = "prefix"
+    # Where a position stands, of which the paper says nothing. axes: text index and frame, one half of the rotation each;
+    # contiguous: its place in the sequence, which moves when text arrives, so that only the mask paper allows it.
+    positions: Positions = "axes"
     lookahead: int = 1  # default number of text tokens read ahead of the one being spoken
     max_lookahead: int = 1  # the largest look-ahead seen in training
     text_per_step: int = (
@@ -75,6 +79,12 @@ class TmtConfig:
         config = cls(**values)
         if config.mask not in get_args(Mask):
             raise CheckpointError(f"config.json: mask {config.mask!r} is none of {', '.join(get_args(Mask))}.")
+        if config.positions not in get_args(Positions):
+            raise CheckpointError(
+                f"config.json: positions {config.positions!r} is none of {', '.join(get_args(Positions))}."
+            )
+        if config.positions == "contiguous" and config.mask != "paper":
+            raise CheckpointError("config.json: contiguous positions move when text arrives: they need the mask paper.")
         if config.text_per_step < 1:
             raise CheckpointError(f"config.json: text_per_step {config.text_per_step} must be at least 1.")
         if config.dim % (4 * config.num_heads):

@@ -11,7 +11,8 @@ block ends a_k, the committed sequence is [y_1..y_L E | D_1 B_1 D_2 B_2 ...]. Tw
 That is the mask `prefix`. Under the mask `paper`, as published, B_k and D_k see all text of the sequence, which grows
 from step to step: history is read anew with the later text, and nothing can be cached. The paper says nothing of
 positions; they are the same two axes, with all text at frame 0, because the frame at which it is read would tell a block
-how long the later ones are. What else is left open is decided so:
+how long the later ones are. With `positions: contiguous` they are the places in the sequence, as read literally (`in_order`).
+What else is left open is decided so:
 
 - E is y_{L+1} under either limit: at q = 1 it is there from step L on, as published; a longer look-ahead sees it earlier.
 - D_1 is trained by a step 0 of its own, [y_1..y_{1+q} | D_1] -> l_1; the published steps 1..L never ask for l_1.
@@ -69,6 +70,7 @@ class Field(IntEnum):
 
 
 _UNLIMITED = 1 << 40
+_LONGEST = 1 << 22  # sequences, in any kind of position
 
 
 class Schedule(NamedTuple):
@@ -147,6 +149,15 @@ def visible(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Ten
     past &= key_index > index - (window or _UNLIMITED)
     own = (key_role == Role.MASKED) | ((key_role == Role.NEXT_DURATION) & (role == Role.NEXT_DURATION))
     return past | (provisional & own & (key_step == step)) | ((role == Role.PAD) & (key_role == Role.PAD))
+
+
+def in_order(rows: torch.Tensor) -> torch.Tensor:
+    """Places (B, S), from 0, in [y_1..y_{L+1} | D_1 B_1 D_2 B_2 ...] of positions (B, fields, S) in any order; padding last."""
+    role, index, frame = (rows[:, field] for field in (Field.ROLE, Field.INDEX, Field.FRAME))
+    block = (role == Role.SPEECH) | (role == Role.MASKED)
+    spoken = ((role != Role.TEXT) * _LONGEST + index) * 2 + block
+    keys = spoken * _LONGEST + block * (frame + _LONGEST // 2)  # a prompt's frames are negative
+    return keys.masked_fill(role == Role.PAD, torch.iinfo(keys.dtype).max).argsort(dim=1).argsort(dim=1)
 
 
 def text_rows(

@@ -18,7 +18,7 @@ from tts.modules.graphs import Capture, CudaCapture, Graphs, outside
 from tts.modules.transformer import attend, drop_channels
 from tts.precision import computing
 from tts.tmt.config import TmtConfig
-from tts.tmt.layout import Field
+from tts.tmt.layout import Field, in_order
 from tts.tmt.state import TmtState
 
 _RECORDED_SIZES = (8, 16, 24, 32, 48, 64)  # positions of a step; longer ones, such as prompts, come once
@@ -122,7 +122,7 @@ class Tmt(nn.Module):
         self.speech_head = nn.Linear(config.dim, config.num_speech_tokens, bias=False)
         self.duration_head = nn.Linear(config.dim, config.num_duration_classes, bias=False)
         self.later_durations = nn.ModuleList(LaterDuration(config) for _ in range(config.text_per_step - 1))
-        pairs = config.head_dim // 4
+        pairs = config.head_dim // (2 if config.positions == "contiguous" else 4)  # of numbers, that turn on an axis
         self.register_buffer("frequencies", config.rope_base ** (-torch.arange(pairs) / pairs), persistent=False)
         self.frequencies: torch.Tensor
         self.graphs: Graphs | None = None
@@ -204,10 +204,13 @@ class Tmt(nn.Module):
                 self(rows, torch.ones((1, size, size), dtype=torch.bool, device=rows.device), state)
 
     def _rotation(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotary cos and sin (B, S, 1, 1, W): half of the pairs turn with the text index, half with the frame."""
-        index = rows[:, Field.INDEX, :, None] * self.frequencies
-        frame = rows[:, Field.FRAME, :, None] * self.frequencies
-        angles = torch.cat((index, frame), dim=-1)[:, :, None, None]
+        """Rotary cos and sin (B, S, 1, 1, W): half of the pairs turn with the text index, half with the frame.
+
+        With contiguous positions all turn with the place in the sequence.
+        """
+        contiguous = self.config.positions == "contiguous"
+        axes = [in_order(rows)] if contiguous else [rows[:, Field.INDEX], rows[:, Field.FRAME]]
+        angles = torch.cat([axis[..., None] * self.frequencies for axis in axes], dim=-1)[:, :, None, None]
         cos, sin = angles.cos(), angles.sin()
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
