@@ -51,12 +51,13 @@ class Planned:
     window=st.sampled_from([0, 4]),
     prompt=st.lists(st.integers(0, 26), max_size=6),
     lookahead=st.sampled_from([1, 2]),
+    opportunistic=st.booleans(),
 )
 def test_early_text_several_text_tokens_per_step_and_a_prompt_equal_one_pass_over_the_whole(
-    text, arrivals, text_per_step, window, prompt, lookahead
+    text, arrivals, text_per_step, window, prompt, lookahead, opportunistic
 ) -> None:
     model = make(window=window, text_per_step=3)
-    options = DecodeOptions(opportunistic=True, text_per_step=text_per_step, lookahead=lookahead, top_k=1)
+    options = DecodeOptions(opportunistic=opportunistic, text_per_step=text_per_step, lookahead=lookahead, top_k=1)
     spoken = Planned(model, text, arrivals, prompt, options)
     assert len(spoken.blocks) == len(text)
     durations = np.array([len(block) for block in spoken.blocks])

@@ -22,7 +22,7 @@ class DecodeOptions:
     # text tokens beyond those being spoken that are waited for; None = the model's default
     lookahead: int | None = None
     opportunistic: bool = False  # read all text that has arrived, as far ahead as the model has learnt to look
-    # most text tokens spoken in one step where text is ahead; beyond 1 all that has arrived is read
+    # most text tokens spoken in one step where text is ahead; that many are read ahead, for their durations
     text_per_step: int = 1
     refinements: int = 0  # further passes over a step's speech tokens, each with the surest so far shown
     top_k: int = 3  # durations are drawn from the k most likely; 1 = greedy
@@ -71,8 +71,9 @@ class TmtDecoder:
             raise SynthesisError(f"prescribed durations must lie between 0 and {longest} speech tokens.")
         self._model, self._options, self._lookahead = model, options, lookahead
         self._caches = config.mask == "prefix"
-        early = options.opportunistic or options.text_per_step > 1 or not self._caches
-        self._furthest = config.max_lookahead if early else lookahead  # text tokens read ahead at most
+        # text tokens read ahead at most
+        early = options.opportunistic or not self._caches
+        self._furthest = config.max_lookahead if early else max(lookahead, options.text_per_step)
         self.state = state or TmtState.create(config, seed=options.seed, like=model.embedding.weight)
 
     def prompt(self, tokens: np.ndarray) -> None:
@@ -207,7 +208,7 @@ class TmtDecoder:
         placeholder = duration_rows(config, Role.NEXT_DURATION, following, state.num_frames + size, step=number)
         provisional = np.concatenate([masked, placeholder], axis=1)
         for left in range(self._options.refinements if size else 0, -1, -1):
-            hidden = self._forward(number, len(durations), provisional)[-provisional.shape[1] :]
+            hidden = self._forward(number, len(durations), provisional)
             scores = self._model.speech_head(hidden[:size])
             tokens = scores.argmax(dim=-1).cpu().numpy()
             known = provisional[Field.ID, :size] != config.mask_id
@@ -247,7 +248,7 @@ class TmtDecoder:
         )
 
     def _forward(self, number: int, count: int, provisional: np.ndarray) -> torch.Tensor:
-        """Hidden states (S, D) of what step `number` reads, `provisional` positions last; fills the cache.
+        """Hidden states of the `provisional` positions, (P, D), or of the last one before (1, D); fills the cache.
 
         `count`: text tokens that it speaks. Drops what has left the history window for good.
         """
@@ -264,7 +265,13 @@ class TmtDecoder:
         state.reserve_(rows.shape[1])
         new = torch.from_numpy(rows)[None].to(state.rows.device)
         keys = torch.cat((state.rows[:, :, state.start : state.end], new), dim=2)
-        hidden = self._model(new, visible(new, keys, window), state, past.shape[1] if self._caches else 0)[0]
+        hidden = self._model(
+            new,
+            visible(new, keys, window),
+            state,
+            num_committed=past.shape[1] if self._caches else 0,
+            num_asked=max(provisional.shape[1], 1),
+        )[0]
         if self._caches:
             del state.text[: reach - state.num_read]
             state.num_read = reach

@@ -22,9 +22,8 @@ from tts.tmt.layout import Field, in_order
 from tts.tmt.state import TmtState
 
 _RECORDED_SIZES = (8, 16, 24, 32, 48, 64)  # positions of a step; longer ones, such as prompts, come once
-Mix = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
-]  # query, key, value (B, H, S, W) -> (B, H, S, W)
+# query (B, H, Q, W) of the last positions, key and value (B, H, S, W) of all -> (B, H, Q, W)
+Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -41,7 +40,8 @@ class Reading:
         new, live = slice(state.end, state.end + self.num_new), slice(state.start, state.end + self.num_new)
         state.keys[layer, :, :, new] = key[:, :, : self.num_new]
         state.values[layer, :, :, new] = value[:, :, : self.num_new]
-        return attend(query, state.keys[layer, :, :, live], state.values[layer, :, :, live], self.bias)
+        bias = self.bias[:, :, -query.shape[2] :]
+        return attend(query, state.keys[layer, :, :, live], state.values[layer, :, :, live], bias)
 
     def tensors(self) -> list[torch.Tensor]:
         """None of fixed shapes."""
@@ -70,18 +70,20 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(config.dim, 2 * config.ff_dim, bias=False)
         self.down = nn.Linear(config.ff_dim, config.dim, bias=False)
 
-    def forward(self, x_BSD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mix: Mix) -> torch.Tensor:
-        """x (B, S, D), rotation cos and sin (B, S, 1, 1, W)."""
-        size, length, dim = x_BSD.shape
-        qkv = self.qkv(self.attention_norm(x_BSD)).view(size, length, 3, self.num_heads, -1)
+    def forward(
+        self, x_BSD: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], mix: Mix, num_asked: int = 0
+    ) -> torch.Tensor:
+        """x (B, S, D), rotation cos and sin (B, S, 1, 1, W) -> x of all positions, or of the last `num_asked`."""
+        qkv = self.qkv(self.attention_norm(x_BSD)).unflatten(2, (3, self.num_heads, -1))
         cos, sin = rotation
         qk = qkv[:, :, :2]
         first, second = qk.chunk(2, dim=-1)
         qk = (qk * cos + torch.cat((second, first), dim=-1) * sin).to(qkv.dtype)
         query, key = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2)
         value = qkv[:, :, 2].transpose(1, 2)
-        mixed = mix(query, key, value)
-        x_BSD = x_BSD + self._drop(self.out(mixed.transpose(1, 2).reshape(size, length, dim)))
+        mixed = mix(query[:, :, -num_asked:], key, value)  # -0: all
+        x_BSD = x_BSD[:, -num_asked:]
+        x_BSD = x_BSD + self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
         gate, up = self.gate_up(self.ff_norm(x_BSD)).chunk(2, dim=-1)
         return x_BSD + self._drop(self.down(F.silu(gate) * up))
 
@@ -147,6 +149,7 @@ class Tmt(nn.Module):
         state: TmtState | None = None,
         num_committed: int = 0,
         table: torch.Tensor | None = None,
+        num_asked: int = 0,
     ) -> torch.Tensor:
         """Hidden states of a whole sequence, or of new positions behind a state's cache.
 
@@ -156,31 +159,40 @@ class Tmt(nn.Module):
             state: cache to read and extend; B = 1. Room for S positions must be reserved.
             num_committed: leading positions that stay in the cache; the others are forgotten after this call.
             table: (num_ids, D) input embedding to use instead of the model's own (training composes it from parts).
+            num_asked: positions whose hidden states are wanted, the last ones; 0: all. The last layer is spared the others.
         Returns:
-            (B, S, D) for `speech_head`, `duration_head` and `later_durations`.
+            (B, S or num_asked, D) for `speech_head`, `duration_head` and `later_durations`.
         """
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)[:, None]
         if state is None:
-            return self.norm(self._read(rows, lambda _, query, key, value: attend(query, key, value, bias), table))
+            return self.norm(
+                self._read(rows, lambda _, query, key, value: attend(query, key, value, bias), table)[:, -num_asked:]
+            )
         num_new = rows.shape[2]
         reading = Reading(state, bias, num_new)
         with computing(self.embedding.weight):
             if self.graphs is None:
-                x_BSD = self._read_on(rows, reading)
+                x_BSD = self._read_on(rows, reading, num_asked)
             else:
                 fill = _recorded_size(num_new) - num_new
                 reading.bias = F.pad(bias, (0, 0, 0, fill))
-                x_BSD = self.graphs([F.pad(rows, (0, fill))], reading)[:, :num_new]
+                x_BSD = self.graphs([F.pad(rows, (0, fill))], reading)[:, :num_new][:, -num_asked:]
         state.rows[:, :, state.end : state.end + num_committed] = rows[:, :, :num_committed]
         state.end += num_committed
         return self.norm(x_BSD)
 
-    def _read_on(self, rows: torch.Tensor, reading: Reading) -> torch.Tensor:
+    def _read_on(self, rows: torch.Tensor, reading: Reading, num_asked: int = 0) -> torch.Tensor:
         """Behind a cache. What the cache holds and how much decides the shapes of its keys: no graph holds that part."""
-        return self._read(rows, lambda layer, *qkv: outside(lambda past: past.mix(layer, *qkv), reading))
+        return self._read(
+            rows, lambda layer, *qkv: outside(lambda past: past.mix(layer, *qkv), reading), num_asked=num_asked
+        )
 
     def _read(
-        self, rows: torch.Tensor, mix: Callable[..., torch.Tensor], table: torch.Tensor | None = None
+        self,
+        rows: torch.Tensor,
+        mix: Callable[..., torch.Tensor],
+        table: torch.Tensor | None = None,
+        num_asked: int = 0,
     ) -> torch.Tensor:
         x_BSD = F.embedding(rows[:, Field.ID], self.embedding.weight if table is None else table)
         if self.index_embedding is not None:
@@ -190,7 +202,7 @@ class Tmt(nn.Module):
             x_BSD = x_BSD + self.to_end_embedding(rows[:, Field.TO_END])
         x_BSD, rotation = x_BSD.float(), self._rotation(rows)
         for layer, block in enumerate(self.blocks):
-            x_BSD = block(x_BSD, rotation, partial(mix, layer))
+            x_BSD = block(x_BSD, rotation, partial(mix, layer), num_asked if layer + 1 == len(self.blocks) else 0)
         return x_BSD
 
     def use_graphs(self, capture: Callable[[], Capture] = CudaCapture) -> None:
