@@ -46,7 +46,7 @@ class InterleavedState:
         like = torch.empty(0) if like is None else like
         shape = (config.num_layers, 1, config.num_kv_heads, capacity, config.head_dim)
         return cls(
-            keys=like.new_zeros(shape), values=like.new_zeros(shape), generator=np.random.default_rng(seed), seed=seed
+            keys=like.new_empty(shape), values=like.new_empty(shape), generator=np.random.default_rng(seed), seed=seed
         )
 
     @property
@@ -86,6 +86,6 @@ class InterleavedState:
             capacity *= 2
         for name in ("keys", "values"):
             old: torch.Tensor = getattr(self, name)
-            grown = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
+            grown = old.new_empty((*old.shape[:3], capacity, old.shape[4]))
             grown[:, :, :, : self.end] = old[:, :, :, : self.end]
             setattr(self, name, grown)

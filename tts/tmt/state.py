@@ -51,8 +51,8 @@ class TmtState:
         like = torch.empty(0) if like is None else like
         shape = (config.num_layers, 1, config.num_heads, capacity, config.head_dim)
         return cls(
-            keys=like.new_zeros(shape),
-            values=like.new_zeros(shape),
+            keys=like.new_empty(shape),
+            values=like.new_empty(shape),
             rows=torch.zeros((1, len(Field), capacity), dtype=torch.long, device=like.device),
             generator=np.random.default_rng(seed),
             seed=seed,
@@ -95,7 +95,7 @@ class TmtState:
             if grown > capacity:
                 new_shape = list(old.shape)
                 new_shape[axis] = grown
-                old = old.new_zeros(new_shape)
+                old = old.new_empty(new_shape)
                 setattr(self, name, old)
             old.narrow(axis, 0, length).copy_(kept)
         self.read_starts = deque((step, position - live.start) for step, position in self.read_starts)
