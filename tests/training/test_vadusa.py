@@ -9,6 +9,7 @@ import torch
 
 from app.small.loop import LoopConfig, train
 from tests.training.test_interleaved import CONFIG, TRAINING, make, utterances
+from tts.base import CheckpointError
 from tts.interleaved.decode import DecodeOptions, InterleavedDecoder
 from tts.interleaved.drafts import Drafter, DraftHeads
 from tts.interleaved.model import InterleavedLm
@@ -90,6 +91,17 @@ def test_untrained_heads_guess_what_the_model_says_next(base: Path) -> None:
     for logits in module.heads(hidden):
         torch.testing.assert_close(logits, expected)
     assert module.heads(hidden, 4).shape == (4, 5, 27)
+
+
+def test_heads_that_have_learnt_are_gone_on_with(base: Path) -> None:
+    model, learnt = InterleavedLm.load(base), DraftHeads(dataclasses.replace(task(base).config, num_heads=6))
+    options = DraftTraining(sequences=TRAINING, num_heads=4, together=True)
+    module = DraftTask(model, utterances(20, 0), utterances(5, 1), options, learnt).module
+    hidden = torch.randn(5, CONFIG.dim)
+    torch.testing.assert_close(module.heads(hidden), learnt(hidden, 4))
+    more = dataclasses.replace(options, num_heads=7)
+    with pytest.raises(CheckpointError, match=r"6 draft heads of width .* the training of 7"):
+        DraftTask(model, utterances(20, 0), utterances(5, 1), more, learnt)
 
 
 def test_heads_look_ahead_within_speech_only() -> None:

@@ -92,6 +92,19 @@ class DraftHeads(nn.Module):
         for number in range(self.config.num_heads):
             self.get_parameter(f"heads.{number}.output.weight").copy_(output_VD[: self.config.num_speech_tokens])
 
+    def take_(self, others: "DraftHeads") -> None:
+        """Take the weights of the first of `others`. Raises CheckpointError where they are too few or of another shape."""
+        mine, theirs = self.config, others.config
+        fits = (mine.dim, mine.num_speech_tokens) == (theirs.dim, theirs.num_speech_tokens)
+        if not fits or mine.num_heads > theirs.num_heads:
+            raise CheckpointError(
+                f"{theirs.num_heads} draft heads of width {theirs.dim} for {theirs.num_speech_tokens} speech tokens cannot "
+                f"begin the training of {mine.num_heads} of width {mine.dim} for {mine.num_speech_tokens}: "
+                "train them on the same model."
+            )
+        found = others.state_dict()
+        self.load_state_dict({name: found[name] for name in self.state_dict()})
+
     def forward(self, hidden_D: torch.Tensor, num_heads: int | None = None) -> torch.Tensor:
         """Hidden states (..., D) after the model's last norm -> logits (H, ..., V) of the first `num_heads` (default all)."""
         with computing(self.get_parameter("heads.0.output.weight")):

@@ -25,7 +25,8 @@ class DraftTraining:
 
     num_heads: int = 6
     together: bool = False  # train the model too (the paper's "wt"); else it stays as it is ("wot")
-    draft_weight: float = 1.0  # of the heads' losses, summed, beside the model's own; the paper names none
+    # Of the heads' losses, summed, beside the model's own: the paper names none; this is Medusa's (2401.10774, section 2.2.2).
+    draft_weight: float = 0.2
     sequences: InterleavedTraining = field(default_factory=InterleavedTraining)  # dropout is not used
 
 
@@ -62,6 +63,7 @@ class DraftTask:
         examples: Sequence[TmtExample],
         held_out: Sequence[TmtExample],
         training: DraftTraining | None = None,
+        start: DraftHeads | None = None,
     ) -> None:
         """The training task.
 
@@ -69,6 +71,8 @@ class DraftTask:
             model: trained, as `InterleavedLm.load` returns it; is changed if it is trained too.
             examples, held_out: utterances (`tts.training.tmt.example`), as the model was trained on.
             training: what is trained, apart from the loop.
+            start: heads to begin with, the first of them; None: the model's own output. Together with the model only heads
+                that have learnt something are trained well: the errors of others would spoil it first.
         """
         self.training = training or DraftTraining()
         shape = model.config
@@ -77,7 +81,10 @@ class DraftTask:
         )
         torch.manual_seed(self.training.sequences.seed)
         heads = DraftHeads(self.config)
-        heads.begin_with_(model.llm_decoder.weight)
+        if start is None:
+            heads.begin_with_(model.llm_decoder.weight)
+        else:
+            heads.take_(start)
         self.batches = Batches(shape, examples, held_out, self.training.sequences)
         self.module: Trainee = Trainee(model.requires_grad_(self.training.together), heads)
 

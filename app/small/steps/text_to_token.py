@@ -52,24 +52,26 @@ def vadusa(places: Places, plan: SmallTraining) -> dict[str, float]:
 
 
 def vadusa_together_4(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train four draft heads and the interleaved text-speech model together."""
+    """Train four draft heads and the interleaved text-speech model together, from those that `vadusa` trained."""
     return draft_heads(places, "vadusa_together_4", plan.vadusa_together, num_heads=4, together=True)
 
 
 def vadusa_together_6(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train six draft heads and the interleaved text-speech model together."""
+    """Train six draft heads and the interleaved text-speech model together, from those that `vadusa` trained."""
     return draft_heads(places, "vadusa_together_6", plan.vadusa_together, num_heads=6, together=True)
 
 
 def draft_heads(places: Places, name: str, loop: LoopConfig, *, num_heads: int, together: bool) -> dict[str, float]:
     """Train draft heads on the utterances that their model learned from."""
+    from tts.interleaved.drafts import DraftHeads
     from tts.interleaved.model import InterleavedLm
     from tts.training.drafts import DraftTask, DraftTraining
 
     model = InterleavedLm.load(places.asset("interleaved"))
     data = text_to_token_data(places)
     training = DraftTraining(num_heads=num_heads, together=together)
-    figures = fit(places, name, DraftTask(model, data.train, data.held_out, training), loop)
+    start = DraftHeads.load(places.asset("vadusa")) if together else None
+    figures = fit(places, name, DraftTask(model, data.train, data.held_out, training, start), loop)
     if together:
         shutil.copy(places.asset("tmt") / "tokenizer.json", places.asset(name) / "interleaved" / "tokenizer.json")
     return figures
