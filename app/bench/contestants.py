@@ -169,17 +169,19 @@ def vadusa_folder(config: TtsConfig) -> str:
 def several_at_once(
     tmt: Tmt, options: TmtOptions, decoder: Callable[[Tmt, TmtOptions], TmtDecoder] = TmtDecoder
 ) -> list[Contestant]:
-    """The model where it speaks several text tokens in a step, if it has learnt to."""
-    count = tmt.config.text_per_step
-    fast = replace(options, text_per_step=count)
-    return [
-        Contestant(
+    """The model where it speaks several text tokens in a step: two, and as many as it has learnt."""
+    counts = sorted({min(2, tmt.config.text_per_step), tmt.config.text_per_step} - {1})
+
+    def contestant(count: int) -> Contestant:
+        fast = replace(options, text_per_step=count)
+        return Contestant(
             name=f"{TMT}, {count} text tokens per step",
             model=tmt,
             begin=lambda seed: decoder(tmt, replace(fast, seed=seed)),
             ahead=True,
         )
-    ][: count - 1]
+
+    return [contestant(count) for count in counts]
 
 
 def as_published(tmt: Tmt) -> Tmt:

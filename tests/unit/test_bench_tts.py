@@ -147,6 +147,12 @@ def test_the_grid_has_every_tolerance_and_as_many_heads_as_there_are():
     }
 
 
+@pytest.mark.parametrize(("most", "shown"), [(1, []), (2, [2]), (4, [2, 4])])
+def test_several_at_once_are_two_and_as_many_as_the_model_has_learnt(most, shown):
+    names = [contestant.name for contestant in tiny(text_per_step=most).contestants]
+    assert names[names.index(TMT) + 1 :] == [f"{TMT}, {count} text tokens per step" for count in shown]
+
+
 def test_several_text_tokens_in_a_step_take_fewer_passes():
     *_, single, several = tiny(text_per_step=2).contestants
     assert (several.name, several.ahead) == (f"{TMT}, 2 text tokens per step", True)
