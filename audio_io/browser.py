@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 
 from audio_io.base import CAPTURE_HZ, FRAME_SAMPLES, PLAYBACK_HZ, AudioFrame, Clock, DeviceError, PlaybackReport
+from audio_io.gaps import LagWatch
 from audio_io.resample import StreamingResampler
 
 MIN_HZ, MAX_HZ = 8_000, 192_000
-_LAG_WINDOW_S = 2.0  # a lag that no frame of this time undercuts is a gap of the microphone, not a slow network
-_MAX_LAG_S = 0.3
+_MAX_LAG_S = 0.3  # of a slow network
 _MAX_LEAD_S = 3.0  # more sound than time: not a microphone
 _MAX_WAITING_S = 20.0  # captured sound that the recogniser has not taken
 _REPORT_PATIENCE_S = 1.0  # after the expected end of a reply
@@ -82,7 +82,7 @@ class BrowserDevice:
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()  # the session waits for samples
         self._fill = True  # the next captured samples follow a gap
-        self._lag_window = (0.0, np.inf)  # begin of the window, smallest lag in it
+        self._lags = LagWatch(_MAX_LAG_S)
         self._attached_at = 0.0  # by the loop's clock
         self._captured_s = 0.0  # since then
         # loudspeaker
@@ -184,13 +184,9 @@ class BrowserDevice:
         """Silence for the time in which nothing was captured."""
         if self._fill:
             self._append_silence(lag)
-            self._fill, self._lag_window = False, (now, np.inf)
-        begin, smallest = self._lag_window
-        if now - begin >= _LAG_WINDOW_S:
-            if smallest > _MAX_LAG_S and lag > _MAX_LAG_S:
-                self._append_silence(min(smallest, lag))
-            begin, smallest = now, np.inf
-        self._lag_window = (begin, min(smallest, lag))
+            self._lags.begin(now)
+            self._fill = False
+        self._append_silence(self._lags.gap(now, lag))
 
     async def taken(self) -> None:
         """Return when the session has dealt with all captured samples, or no more are wanted."""

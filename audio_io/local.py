@@ -22,6 +22,7 @@ from audio_io.base import (
     PlaybackReport,
 )
 from audio_io.echo import Reference, echo_control
+from audio_io.gaps import LagWatch
 from audio_io.level import Level
 from audio_io.resample import StreamingResampler
 
@@ -37,6 +38,7 @@ _STALLED_S = 3.0
 _LOOK_S = 0.25  # between looks at a device of which nothing else is awaited
 _MOST_FRAMES = 10  # at once, where the session is late
 _WARN_EVERY_S = 10.0
+_MAX_LAG_S = 0.1  # of captured samples behind the clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +251,7 @@ class LocalDevice:
         return now - age - FRAME_MS / 1000
 
     async def frames(self) -> AsyncIterator[AudioFrame]:
-        """Captured frames as they come, several at once where many wait.
+        """Captured frames as they come, several at once where many wait; silence for those that were lost.
 
         Raises DeviceError when microphone or loudspeaker stops, DeviceLostError where only a new process helps.
         """
@@ -263,23 +265,25 @@ class LocalDevice:
         echo = echo_control(self._echo_kind, round(1000 * self._latency_s()))
         reference, to_reference = Reference(), StreamingResampler(self._output_hz, CAPTURE_HZ)
         waiting = np.zeros(0, np.float32)
-        start, lost, warned = 0, 0, 0.0
+        lags = LagWatch(_MAX_LAG_S)
+        start, warned = 0, 0.0
         while True:
             self._check(pulses)
             num_blocks = min(self._heard.available // size, _MOST_FRAMES)
             if not num_blocks:
                 await asyncio.sleep((size - self._heard.available) / self._capture_hz)
                 continue
-            overruns = self._heard.overruns
-            if overruns > lost:
-                start += (overruns - lost) * CAPTURE_HZ // self._capture_hz
-                lost = overruns
-                if time.monotonic() - warned > _WARN_EVERY_S:
-                    log.warning("the machine is too busy: %d samples of the microphone were lost so far", lost)
-                    warned = time.monotonic()
             waiting = np.concatenate((waiting, self._to_session.push(_taken(self._heard, num_blocks * size))))
             late = self._heard.available * self._output_hz // self._capture_hz
             reference.push(to_reference.push(_taken(self._played, max(0, self._played.available - late))))
+            now, behind = self._clock.now(), self._heard.available / self._capture_hz
+            lag = now - (start + len(waiting)) / CAPTURE_HZ - behind
+            if missing := round(lags.gap(now, lag) * CAPTURE_HZ):
+                if time.monotonic() - warned > _WARN_EVERY_S:
+                    log.warning("the machine is too busy: %.2f s of the microphone were lost", missing / CAPTURE_HZ)
+                    warned = time.monotonic()
+                yield AudioFrame(np.zeros(missing, np.float32), start)
+                start += missing
             ready = range(0, len(waiting) // FRAME_SAMPLES * FRAME_SAMPLES, FRAME_SAMPLES)
             if ready:
                 clean = [echo.process(waiting[at : at + FRAME_SAMPLES], reference.frame()) for at in ready]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from audio_io.base import FRAME_SAMPLES, DeviceError, DeviceLostError
 from audio_io.callbacks import COUNT, OPTIONS, CallbackNotes, on_input, on_output
+from audio_io.gaps import LagWatch
 from audio_io.local import LocalDevice
 from audio_io.ring import SampleRing
 from tests.interpreter import CALLBACK, call_often, hold_interpreter
@@ -382,6 +383,43 @@ def test_a_loudspeaker_that_takes_no_sound_any_more_ends_the_frames(monkeypatch,
             capturing.cancel()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("lost_s", [0.0, 0.05, 1.0, 2.5])
+def test_silence_stands_for_what_the_sound_system_lost_without_a_word(monkeypatch, lost_s):
+    """Else all that is heard afterwards would seem to be said so much earlier than it was."""
+    monkeypatch.setitem(sys.modules, "sounddevice", PortAudio())
+    now = [0.0]
+
+    async def main() -> list:
+        got = []
+        with LocalDevice() as local:
+            _, microphone = local._streams
+            local._clock.now = lambda: now[0]
+            frames = local.frames()
+            for number in range(400):  # 8 s
+                now[0] += 0.02 + lost_s * (number == 150)
+                microphone.call(np.full(320, 0.5, np.float32))
+                got.append(await anext(frames))
+                if not got[-1].samples.any():
+                    got.append(await anext(frames))
+            assert (got[-1].start + len(got[-1].samples)) / 16_000 == pytest.approx(now[0], abs=0.1)
+        return got
+
+    got = asyncio.run(main())
+    assert [frame.start for frame in got] == np.cumsum([0, *(len(frame.samples) for frame in got[:-1])]).tolist()
+    silent = [frame for frame in got if not frame.samples.any()]
+    assert len(silent) == (lost_s > 0.1)
+    for frame in silent:
+        assert len(frame.samples) / 16_000 == pytest.approx(lost_s, abs=0.02)
+        assert frame.start / 16_000 < 3.0 + 4.0  # two windows later at most
+
+
+def test_a_lag_that_passes_is_no_gap():
+    watch = LagWatch(0.1)
+    watch.begin(0.0)
+    lags = [0.0, 0.8, 0.9, 0.02, 0.7, 0.7, 0.7, 0.7, 0.7, 0.0]
+    assert [watch.gap(0.5 * number, lag) for number, lag in enumerate(lags)] == [0.0] * 8 + [0.7, 0.0]
 
 
 def test_frames_that_wait_come_together_beside_what_was_played_then(monkeypatch):
