@@ -25,7 +25,8 @@ class DraftTraining:
 
     num_heads: int = 6
     together: bool = False  # train the model too (the paper's "wt"); else it stays as it is ("wot")
-    # Of the heads' losses, summed, beside the model's own: the paper names none; this is Medusa's (2401.10774, section 2.2.2).
+    # Of the heads' losses, summed, beside the model's own. The paper names none; Medusa's recipe (2401.10774) has 0.2, and
+    # its heads learn alone first, but it weighs distant heads less.
     draft_weight: float = 0.2
     sequences: InterleavedTraining = field(default_factory=InterleavedTraining)  # dropout is not used
 
