@@ -183,8 +183,8 @@ def _explained(error: Exception, repository: Repository, hub: str, place: Path) 
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return _no_space(place, "the disk is full")
         if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
-            return WeightsError(
-                f"{hub} has no {repository.name} (revision {repository.revision}), or not for everyone: check the name."
+            return _Unreachable(
+                f"{hub} has no {repository.name} (revision {repository.revision}), or not for everyone: check the name"
             )
         deepest, cause = cause, cause.__cause__ or cause.__context__
     reason = (str(deepest).strip().splitlines() or [""])[0][:160]

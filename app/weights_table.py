@@ -36,23 +36,37 @@ PARAFORMER_EN = Repository(
     modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
-PARAFORMER_ZH = Repository(
-    name="funasr/paraformer-zh",
-    modelscope="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
-    modelscope_revision=_FUNASR_TAG,
-    licence=_FUNASR,
+PARAFORMER_ZH = (
+    Repository(  # on ModelScope FunASR means SeACo-Paraformer by this name; here both hubs have the same file
+        name="funasr/paraformer-zh",
+        modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+        revision="d7811ee3ac581fbcfdeb37c98c6ba674028433dc",
+        modelscope_revision=_FUNASR_TAG,
+        licence="Apache-2.0",
+        sums={"model.pt": (880_502_012, "5bba782a5e9196166233b9ab12ba04cadff9ef9212b4ff6153ed9290ff679025")},
+    )
 )
 PARAFORMER_STREAMING = Repository(
     name="funasr/paraformer-zh-streaming",
     modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online",
+    revision="fd2af606b37d7fb8b3b8a218c5be5b07b53ef6ba",  # the tag apache-2.0-20260804
     modelscope_revision=_FUNASR_TAG,
-    licence=_FUNASR,
+    licence="Apache-2.0",
+    sums={"model.pt": (880_716_041, "4fdfb48ed4471777c9a511e96a2acae17f77cac9d709cc756634622769192a64")},
 )
 TIMESTAMPS_ZH = Repository(
     name="funasr/fa-zh",
     modelscope="iic/speech_timestamp_prediction-v1-16k-offline",
     modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
+)
+_SEACO = "iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
+SEACO_ZH = Repository(  # a Paraformer that tells when words are said; not on Hugging Face
+    name=_SEACO,
+    modelscope=_SEACO,
+    modelscope_revision=_FUNASR_TAG,
+    licence="Apache-2.0",
+    sums={"model.pt": (989_763_045, "3d491689244ec5dfbf9170ef3827c358aa10f1f20e42a7c59e15e688647946d1")},
 )
 SHORT_NAMES = {  # FunASR's own
     repository.name.partition("/")[2]: repository.name
@@ -181,5 +195,5 @@ ALIGNER = Need(  # no setting: `data prepare` asks for it, and `weights get` by 
     title="aligner of Mandarin text and speech",
     key="--aligner",
     folder="",
-    public=(*_funasr(0.16, TIMESTAMPS_ZH), *_funasr(0.9, PARAFORMER_ZH)),
+    public=(*_funasr(0.16, TIMESTAMPS_ZH), *_funasr(1.0, SEACO_ZH)),
 )

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from huggingface_hub import constants
 from app import hub, needs
 from app.cli import main
 from app.data import aligners
-from app.weights_table import COSYVOICE, NEEDS, PARAFORMER_ZH
+from app.weights_table import ALIGNER, COSYVOICE, NEEDS, PARAFORMER_ZH, SEACO_ZH
 from configs.loader import load
 from configs.schema import ConfigError
 from tests.fake_hub import COMMIT, FakeHub
@@ -234,16 +235,38 @@ def test_modelscope_where_hugging_face_is_not(
 
 
 def test_the_table_is_consistent() -> None:
-    for need in NEEDS:
+    for need in (*NEEDS, ALIGNER):
         for source in need.public:
-            assert need.wanted(source.repository.name) is not None
-            for file in set(source.files) & COSYVOICE.sums.keys():
-                size, checksum = COSYVOICE.sums[file]
-                assert len(checksum) == 64
+            repository = source.repository
+            wanted = need.wanted(repository.name)
+            assert wanted is not None
+            assert wanted.repository is repository
+            for file, (size, checksum) in repository.sums.items():
+                assert re.fullmatch(r"[0-9a-f]{64}", checksum), file
                 assert size > 10**6
-            pinned = len(source.repository.revision) == 40 or source.repository.modelscope_revision
-            assert pinned, source.repository.name
+            assert repository.revision == "main" or re.fullmatch(r"[0-9a-f]{40}", repository.revision)
+            assert repository.revision != "main" or repository.modelscope_revision, repository.name
     assert {need.key for need in NEEDS if need.wanted("paraformer-en")} >= {"asr.model", "asr.streaming_model"}
+
+
+def test_what_one_hub_does_not_have_is_asked_of_the_other(
+    served: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        for file in ("model.pt", "config.yaml", "tokens.json", "am.mvn"):
+            (tmp_path / file).write_bytes(b"another model")
+        return str(tmp_path)
+
+    monkeypatch.setattr("modelscope.snapshot_download", download, raising=False)
+    monkeypatch.setattr(hub, "_require_answer", lambda url, name: None)
+    assert get(SEACO_ZH.name) == 1
+    assert asked == [(SEACO_ZH.modelscope, "v2.0.4")]
+    assert "model.pt of iic/speech_seaco_paraformer" in (out := capsys.readouterr().out)
+    assert "published 3d491689244e" in out
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_an_aligner_is_fetched_by_its_name(
