@@ -73,11 +73,11 @@ def plan_for(config: AppConfig, total: float, conversations: int = 1) -> Plan:
 
     weights = dict.fromkeys(("asr", "tts", "llm"), 0.0)
     for need in needs(config):
+        if need.key == "asr.streaming_model" and config.asr.streaming_model == config.asr.model:
+            continue  # one set of weights for both
         value, path = chosen(config, need), place(config, need)
         size = size_of(path, need, value) if path.exists() else published_gb(need, value) * 1e9
         weights[need.key.partition(".")[0]] += size / 2**30
-    if config.asr.model == config.asr.streaming_model:
-        weights["asr"] /= 2
     flow = FlowConfig()
     if config.tts.flow == BUNDLED:
         flow = FlowConfig.from_dict(checkpoint.read_config(ROOT / "tts/assets/flow"))

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from app import hub
 from app.weights_table import NEEDS, Need
-from configs.schema import BUNDLED, AppConfig, ConfigError
+from configs.schema import BUNDLED, NONE, SILERO, AppConfig, ConfigError
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,11 +17,9 @@ ROOT = Path(__file__).parent.parent
 def needs(config: AppConfig) -> Iterator[Need]:
     """The models that the configuration asks for."""
     unused = {"tts.tmt"} if config.tts.backend == "interleaved" else {"tts.interleaved.model", "tts.interleaved.heads"}
-    if config.tts.interleaved.heads == "none":
-        unused.add("tts.interleaved.heads")
     if config.llm.engine == "openai":
         unused.add("llm.model")  # the server has it
-    return (need for need in NEEDS if need.key not in unused)
+    return (need for need in NEEDS if need.key not in unused and chosen(config, need) not in (NONE, SILERO))
 
 
 def chosen(config: AppConfig, need: Need) -> str:

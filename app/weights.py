@@ -145,10 +145,7 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
     """Read one model; returns what was read. Raises the errors of its room."""
     key = need.key
     if key.startswith("asr."):
-        from asr.paraformer import Paraformer
-
-        value = BUNDLED if chosen(config, need) == BUNDLED else str(path)
-        Paraformer.load(value, None, word_search=config.asr.word_search and key == "asr.model")
+        _check_hearing(need, path, config)
         return path
     if key == "llm.model":
         from llm import folder
@@ -156,6 +153,20 @@ def _check(need: Need, path: Path, config: AppConfig) -> Path:
         folder.check_whole(path)
         return path
     return _check_speech(key, path)
+
+
+def _check_hearing(need: Need, path: Path, config: AppConfig) -> None:
+    from asr.fsmn_vad import FsmnVad
+    from asr.paraformer import Paraformer
+    from asr.punctuation import Punctuator
+
+    if need.key == "asr.vad":
+        FsmnVad.load(path)
+    elif need.key == "asr.punctuation":
+        Punctuator.load(path)
+    else:
+        value = BUNDLED if chosen(config, need) == BUNDLED else str(path)
+        Paraformer.load(value, None, word_search=config.asr.word_search and need.key == "asr.model")
 
 
 def _check_speech(key: str, path: Path) -> Path:

@@ -60,6 +60,21 @@ TIMESTAMPS_ZH = Repository(
     modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
+FSMN_VAD = Repository(
+    name="funasr/fsmn-vad",
+    modelscope="iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
+    revision="df20e6b30c653645fa4ff125cacfcabd1020a669",
+    modelscope_revision=_FUNASR_TAG,
+    licence="Apache-2.0",
+    sums={"model.pt": (1_721_366, "b3be75be477f0780277f3bae0fe489f48718f585f3a6e45d7dd1fbb1a4255fc5")},
+)
+CT_PUNC = Repository(
+    name="funasr/ct-punc",
+    modelscope="iic/punc_ct-transformer_cn-en-common-vocab471067-large",
+    revision="d0e55e2b8722a78b63705ff443d09c4f86e5d750",
+    modelscope_revision=_FUNASR_TAG,
+    licence=_FUNASR,
+)
 _SEACO = "iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
 SEACO_ZH = Repository(  # a Paraformer that tells when words are said; not on Hugging Face
     name=_SEACO,
@@ -70,7 +85,7 @@ SEACO_ZH = Repository(  # a Paraformer that tells when words are said; not on Hu
 )
 SHORT_NAMES = {  # FunASR's own
     repository.name.partition("/")[2]: repository.name
-    for repository in (PARAFORMER_EN, PARAFORMER_ZH, PARAFORMER_STREAMING, TIMESTAMPS_ZH)
+    for repository in (PARAFORMER_EN, PARAFORMER_ZH, PARAFORMER_STREAMING, TIMESTAMPS_ZH, FSMN_VAD, CT_PUNC)
 }
 
 
@@ -90,7 +105,7 @@ class Need:
 
     title: str
     key: str  # the setting that says where it is
-    folder: str  # of the bundled model
+    folder: str  # of the bundled model; empty: none ships
     voices: bool = False  # only for a voice from a recording, or for the bundled voice in another decoder
     public: tuple[Source, ...] = ()
 
@@ -145,6 +160,18 @@ NEEDS = (
         key="asr.streaming_model",
         folder="asr/assets/paraformer",
         public=_funasr(0.9, PARAFORMER_STREAMING),
+    ),
+    Need(
+        title="voice activity (FSMN-VAD)",
+        key="asr.vad",
+        folder="",
+        public=(Source(repository=FSMN_VAD, files=("model.pt", "config.yaml", "am.mvn"), gb=0.002),),
+    ),
+    Need(
+        title="punctuation (CT-Transformer)",
+        key="asr.punctuation",
+        folder="",
+        public=(Source(repository=CT_PUNC, files=("model.pt", "config.yaml", "tokens.json"), gb=1.2),),
     ),
     Need(title="language model (Qwen)", key="llm.model", folder="llm/assets/qwen-small", public=(_QWEN,)),
     Need(title="text to speech tokens (TMT)", key="tts.tmt", folder="tts/assets/tmt"),

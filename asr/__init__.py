@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from asr.base import Recognizer
 from configs.device import resolve
-from configs.schema import BUNDLED, AsrConfig, RuntimeConfig
+from configs.schema import BUNDLED, NONE, SILERO, AsrConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from asr.endpoint import Ear
     from asr.stream import Reader
+    from asr.vad import VoiceActivity
 
 
 def hears_turn_ends(config: AsrConfig) -> bool:
@@ -38,7 +39,6 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
     from asr.endpoint import Endpoint
     from asr.stream import StreamingRecognizer, StreamOptions
     from asr.turn_end import bundled
-    from asr.vad import SileroModel
 
     endpoint = config.endpoint
     options = StreamOptions(
@@ -58,7 +58,14 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
             ear=_ear(config),
         ),
     )
-    return StreamingRecognizer(_reader(config, runtime), SileroModel(), options)
+    return StreamingRecognizer(_reader(config, runtime), _voice_activity(config), options)
+
+
+def _voice_activity(config: AsrConfig) -> "VoiceActivity":
+    from asr.fsmn_vad import FsmnVad
+    from asr.vad import SileroModel
+
+    return SileroModel() if config.vad == SILERO else FsmnVad.load(Path(config.vad).expanduser())
 
 
 def _ear(config: AsrConfig) -> "Ear | None":
@@ -76,6 +83,16 @@ def _is_bundled(config: AsrConfig) -> bool:
 
 
 def _reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":
+    from asr.punctuation import PunctuatingReader, Punctuator
+
+    reader = _plain_reader(config, runtime)
+    if config.punctuation == NONE:
+        return reader
+    folder = Path(config.punctuation).expanduser()
+    return PunctuatingReader(reader, Punctuator.load(folder, resolve(runtime.device)))
+
+
+def _plain_reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":
     if config.backend == "moonshine":
         from asr.moonshine import Moonshine
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from asr.base import RecognizerError
 from asr.funasr_weights import read_shapes, require_fit
@@ -133,6 +134,43 @@ def build_folder(folder: Path, *, device: str, num_threads: int) -> Any:
     built = _build_folder(folder, device, num_threads)
     require_fit(built.model, shapes, file)
     return built
+
+
+def load_kind(
+    folder: Path, *, kinds: Sequence[str], needed: Sequence[str], also: Sequence[str], device: str, refusal: str
+) -> Any:
+    """An `AutoModel` of a FunASR folder that holds a model of one of the `kinds`, FunASR's class names.
+
+    Args:
+        folder: with the files that are `needed`.
+        kinds: see above.
+        needed: names of files, config.yaml and model.pt among them.
+        also: FunASR's modules that register the kinds.
+        device: as in build_folder.
+        refusal: what other kinds do not do, and what to give instead.
+
+    Raises:
+        RecognizerError: a file is missing or damaged, or the model is of another kind.
+    """
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise RecognizerError(f"{folder} is no whole FunASR folder: it has no {', '.join(missing)}.")
+    try:
+        kind = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        raise RecognizerError(
+            f"{folder / 'config.yaml'} does not say which model it is: fetch the folder again."
+        ) from None
+    if kind not in kinds:
+        raise RecognizerError(f"{folder} holds FunASR's {kind}, which {refusal}.")
+    import_funasr(also=also)
+    try:
+        return build_folder(folder, device=device, num_threads=0)
+    except RecognizerError:
+        raise
+    except Exception as error:  # FunASR raises whatever its pickle, tokenizer or config reader raise
+        reason = " ".join(str(error).split())[:160]
+        raise RecognizerError(f"FunASR cannot load the {kind} in {folder}: {reason}") from error
 
 
 def _build_folder(folder: Path, device: str, num_threads: int) -> Any:

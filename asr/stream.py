@@ -27,7 +27,7 @@ from asr.base import (
     VoiceLost,
 )
 from asr.endpoint import Endpoint
-from asr.vad import WINDOW, Hysteresis, SileroModel, SpeechDetector, voiced_span
+from asr.vad import WINDOW, Hysteresis, SpeechDetector, VoiceActivity, voiced_span
 
 _READ_MS = 64  # silence after which the words so far are read, ahead of the decision
 _PAUSE_MS = 160  # silence that counts as a pause
@@ -80,7 +80,7 @@ class Reader(Protocol):
 class StreamingRecognizer:
     """A loaded recogniser (`asr.base.Recognizer`)."""
 
-    def __init__(self, reader: Reader, vad: SileroModel, options: StreamOptions) -> None:
+    def __init__(self, reader: Reader, vad: VoiceActivity, options: StreamOptions) -> None:
         self._reader = reader
         self._vad = vad
         self._options = options

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from asr.base import SAMPLE_RATE, RecognizerError
-from asr.funasr_model import build_folder, import_funasr
+from asr.base import SAMPLE_RATE
+from asr.funasr_model import load_kind
 
-CONFIG = "config.yaml"
 _CLASSES = ("MonotonicAligner", "BiCifParaformer", "SeacoParaformer")
 _MODULES = (
     "funasr.models.monotonic_aligner.model",
@@ -45,28 +43,19 @@ class TimestampModel:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "TimestampModel":
         """Read the folder: config.yaml, model.pt, tokens.json, am.mvn. Raises RecognizerError."""
-        missing = [name for name in (CONFIG, "model.pt", "tokens.json", "am.mvn") if not (folder / name).is_file()]
-        if missing:
-            raise RecognizerError(f"{folder} is no whole FunASR folder: it has no {', '.join(missing)}.")
-        try:
-            kind = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["model"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            raise RecognizerError(
-                f"{folder / CONFIG} does not say which model it is: fetch the folder again."
-            ) from None
-        if kind not in _CLASSES:
-            raise RecognizerError(
-                f"{folder} holds FunASR's {kind}, which does not tell when a known text is said; give a folder of "
-                f"{', '.join(_CLASSES[:-1])} or {_CLASSES[-1]}, such as fa-zh."
+        refusal = (
+            f"does not tell when a known text is said; give a folder of {', '.join(_CLASSES[:-1])} or {_CLASSES[-1]}"
+        )
+        return cls(
+            load_kind(
+                folder,
+                kinds=_CLASSES,
+                needed=("config.yaml", "model.pt", "tokens.json", "am.mvn"),
+                also=_MODULES,
+                device=device,
+                refusal=f"{refusal}, such as fa-zh",
             )
-        import_funasr(also=_MODULES)
-        try:
-            return cls(build_folder(folder, device=device, num_threads=0))
-        except RecognizerError:
-            raise
-        except Exception as error:  # FunASR raises whatever its pickle, tokenizer or config reader raise
-            reason = " ".join(str(error).split())[:160]
-            raise RecognizerError(f"FunASR cannot load the timestamp model in {folder}: {reason}") from error
+        )
 
     def times(self, samples: np.ndarray, words: Sequence[str]) -> list[tuple[float, float]]:
         """Start and end of each word in seconds, in float32 mono samples (N,) at 16 kHz. Raises TimesError.

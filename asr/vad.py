@@ -32,6 +32,14 @@ class SpeechDetector(Protocol):
         ...
 
 
+class VoiceActivity(Protocol):
+    """A loaded model of voice activity."""
+
+    def detector(self) -> SpeechDetector:
+        """A detector with its own memory."""
+        ...
+
+
 class SileroModel:
     """The network, read-only. The weights are the ones inside the silero-vad wheel.
 

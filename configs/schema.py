@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 BUNDLED = "bundled"
+NONE = "none"  # in the place of a model: there is none
+SILERO = "silero"  # voice activity by the silero-vad package
 MAX_REFERENCE_S = 15.0  # of a recording that a voice is made from
 
 
@@ -118,6 +120,8 @@ class AsrConfig:
     word_search: bool = knob(
         True, "choose the final words with a language model where the recogniser's folder names one"
     )
+    vad: str = knob(SILERO, "what hears that there is a voice: silero, or the folder or name of FunASR's fsmn-vad")
+    punctuation: str = knob(NONE, "none, or the folder or name of FunASR's ct-punc, for the recogniser's final words")
     vad_threshold: float = knob(0.5, "speech probability at which a voice counts as speaking")
     notice_threshold: float = knob(0.25, "speech probability at which the reply is ducked, until more is known")
     min_speech_ms: int = knob(120, "shorter bursts are no speech")
@@ -171,9 +175,7 @@ class InterleavedTtsConfig:
     model: str = knob(
         BUNDLED, "interleaved text-speech model: bundled, once it is trained, a folder, or CosyVoice 2's folder"
     )
-    heads: str = knob(
-        "none", "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder"
-    )
+    heads: str = knob(NONE, "draft heads, for several speech tokens per pass: none, bundled, once trained, or a folder")
     num_heads: int = knob(4, "draft heads that are used, the first ones of those there are", at_least=1)
     nodes: int = knob(
         0,

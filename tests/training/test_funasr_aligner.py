@@ -150,7 +150,7 @@ def test_a_wrong_folder_is_told(folder, tmp_path):
     for content, reason in (
         ("model: SenseVoiceSmall\n", "holds FunASR's SenseVoiceSmall, which does not tell"),
         ("- 1\n", "does not say which model"),
-        ("model: MonotonicAligner\n", "cannot load the timestamp model"),
+        ("model: MonotonicAligner\n", "cannot load the MonotonicAligner"),
     ):
         (tmp_path / "config.yaml").write_text(content)
         with pytest.raises(RecognizerError, match=reason):

@@ -1,0 +1,50 @@
+"""Punctuation for recognisers that write none: FunASR's CT-Transformer (`asr.punctuation`; Chen et al., arXiv 2003.01309)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asr.funasr_model import load_kind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from asr.stream import GrowingText, Reader
+
+_MODULES = ("funasr.models.ct_transformer.model",)
+_KINDS = ("CTTransformer",)
+
+
+class Punctuator:
+    """The model of a FunASR folder. Use from one thread at a time."""
+
+    def __init__(self, auto_model: Any) -> None:
+        self._model = auto_model
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "Punctuator":
+        """Read a folder: config.yaml, model.pt, tokens.json. Raises RecognizerError."""
+        refusal = "writes no punctuation; asr.punctuation takes the folder or name of ct-punc"
+        needed = ("config.yaml", "model.pt", "tokens.json")
+        return cls(load_kind(folder, kinds=_KINDS, needed=needed, also=_MODULES, device=device, refusal=refusal))
+
+    def __call__(self, text: str) -> str:
+        """The text with punctuation marks; English sentences begin with a capital letter."""
+        if not text.strip():
+            return ""
+        found = self._model.generate(input=text, key="text")  # FunASR would draw a key at random
+        return str(found[0]["text"]).strip()
+
+
+class PunctuatingReader:
+    """A recogniser whose whole utterances get punctuation; text that still grows has none (`asr.stream.Reader`)."""
+
+    def __init__(self, reader: "Reader", punctuate: Punctuator) -> None:
+        self._reader, self._punctuate = reader, punctuate
+
+    def transcribe(self, samples: "np.ndarray") -> str:
+        """Text of one utterance, float32 mono at 16 kHz, shape (N,)."""
+        return self._punctuate(self._reader.transcribe(samples))
+
+    def stream(self) -> "GrowingText | None":
+        """A new utterance that is read while it grows."""
+        return self._reader.stream()
