@@ -22,7 +22,7 @@ from tqdm import tqdm
 import tts
 from app.about import about
 from app.assemble import prepare_process
-from app.bench.ablations import AnalysisPlan, held_out_losses, train_all
+from app.bench.ablations import ABLATIONS, FULL, AnalysisPlan, held_out_losses, train_all
 from app.bench.analysis_page import page
 from app.bench.listening import JUDGE, Listening
 from app.bench.spoken_settings import GROUPS, REFERENCE, Sentence, Setting, speak
@@ -41,7 +41,7 @@ RECORDED, DECODED = "recordings", "their true speech tokens, decoded"
 Say = Callable[[Sentence, int], tuple[Future[str], int]]  # a sentence and its number: what is heard, its speech tokens
 ROUND = 4  # sentences after which the report is written anew
 NUM_LOSSES = 40  # sentences at least
-NUM_JUDGED = 20  # sentences of every ablation
+NUM_JUDGED = 40  # sentences of every ablation at most
 NEEDED = ("prose", "voices", "words", "heldout")
 
 
@@ -211,12 +211,18 @@ def ablations(
     folder = options.report / f"trained_{loop.steps}"
     trained = train_all(replace(plan, loop=loop), places, folder, everything, show_bar=sys.stderr.isatty())
     memory = Memory(folder / "heard", everything[: min(NUM_JUDGED, options.sentences)])
-    found = {}
-    for name, (model, losses) in trained.items():
-        heard = memory.heard(name, spoken(model, Setting(name="greedy", top_k=1), listening))
-        rate = error_rate([said.text for said in heard], [said.heard for said in heard])
-        found[name] = {**losses, "words": asdict(rate)}
-    return found
+    greedy = Setting(name="greedy", top_k=1)
+    said = {name: memory.heard(name, spoken(model, greedy, listening)) for name, (model, _) in trained.items()}
+    texts = [one.text for one in said[FULL.name]]
+    heard = {name: [one.heard for one in every] for name, every in said.items()}
+    return {
+        one.name: {
+            **trained[one.name][1],
+            "words": asdict(error_rate(texts, heard[one.name])),
+            "more_words": difference(texts, heard[one.name], heard[one.against]),
+        }
+        for one in ABLATIONS
+    }
 
 
 def write(folder: Path, values: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.bench.ablations import ABLATIONS
+from app.bench.ablations import ABLATIONS, FULL
 from app.bench.spoken_settings import GROUPS, REFERENCE
 
 FEW = 20  # sentences
@@ -62,11 +62,12 @@ def findings(values: dict[str, Any]) -> list[str]:
 
 
 def _apart(spoken: dict[str, Any], count: int) -> str:
-    clear = [setting.name for group in GROUPS.values() for setting in group if _is_clear(spoken[setting.name])]
-    names = ", ".join(dict.fromkeys(clear)) or "none"
+    compared = dict.fromkeys(setting.name for group in GROUPS.values() for setting in group if setting != REFERENCE)
+    names = ", ".join(name for name in compared if _is_clear(spoken[name])) or "none"
     return (
         f"Word errors: settings that differ from {REFERENCE.name} beyond chance (95 % interval without 0): {names}. What the "
-        f"others change is smaller than {count} sentences can tell."
+        f"others change is smaller than {count} sentences can tell. One in twenty of {len(compared)} intervals lies beyond 0 by "
+        "chance alone."
         + (" With so few the intervals themselves are rough: trust the losses below." if count < FEW else "")
     )
 
@@ -120,11 +121,11 @@ def _lesioned(found: dict[str, dict[str, Any]]) -> list[str]:
     told = []
     for name, one in list(found.items())[1:]:
         other = found[against[name]]
-        more = one["token_ce"] - other["token_ce"]
         told.append(
-            f"{name}: token cross entropy {more:+.3f} against {against[name]}, duration error "
-            f"{one['duration_error'] - other['duration_error']:+.2f} speech tokens, after {one['steps']:.0f} steps."
-            + (f" {CLAIMS[name]}: {'so it is' if more > 0 else 'not so'} here." if name in CLAIMS else "")
+            f"{name}: token cross entropy {one['token_ce'] - other['token_ce']:+.3f} against {against[name]}, duration error "
+            f"{one['duration_error'] - other['duration_error']:+.2f} speech tokens, word errors {_more(one['more_words'])} "
+            f"points, after {one['steps']:.0f} steps."
+            + (f" {CLAIMS[name]}: {_verdict(one, other)}." if name in CLAIMS else "")
         )
     lowest = min(one["words"]["rate"] for one in found.values())
     if lowest > UNDERSTOOD:
@@ -135,9 +136,27 @@ def _lesioned(found: dict[str, dict[str, Any]]) -> list[str]:
     return told
 
 
+def _verdict(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Whether a model does worse than another, by its losses on speech tokens and by how it is understood."""
+    _, low, high = one["more_words"]
+    losses = "holds" if one["token_ce"] > other["token_ce"] else "does not hold"
+    words = "holds" if low > 0 else "does not hold" if high < 0 else ""
+    if words == losses:
+        return f"{losses} here, by losses and by words"
+    return (
+        f"{losses} here by the losses; by the words it {words}"
+        if words
+        else f"{losses} here by the losses; words are within chance"
+    )
+
+
+def _more(found: tuple[float, float, float]) -> str:
+    more, low, high = (100 * value for value in found)
+    return f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def _row(name: str, found: dict[str, Any]) -> str:
-    more, low, high = (100 * value for value in found["more_than_reference"])
-    apart = "" if name == REFERENCE.name else f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
+    apart = "" if name == REFERENCE.name else _more(found["more_than_reference"])
     rate = f"{100 * found['rate']:.1f} % ({100 * found['low']:.1f}-{100 * found['high']:.1f})"
     return f"| {name} | {rate} | {apart} | {found['length']:.2f} |"
 
@@ -162,15 +181,15 @@ def _ablations(values: dict[str, Any]) -> list[str]:
         "",
         *_losses(found, "model"),
     ]
-    rows = [
-        f"| {name} | {one['cpu_minutes']:.1f} | {100 * one['words']['rate']:.0f} % "
-        f"({100 * one['words']['low']:.0f}-{100 * one['words']['high']:.0f}) |"
-        for name, one in found.items()
-    ]
+    rows = []
+    for name, one in found.items():
+        rate, low, high = (100 * one["words"][key] for key in ("rate", "low", "high"))
+        apart = "" if name == FULL.name else _more(one["more_words"])
+        rows.append(f"| {name} | {one['cpu_minutes']:.1f} | {rate:.0f} % ({low:.0f}-{high:.0f}) | {apart} |")
     return [
         *first,
         "",
-        "| model | CPU minutes of training | word error rate, greedy durations |",
-        "|---|---|---|",
+        "| model | CPU minutes of training | word error rate, greedy durations | difference to what it is compared with |",
+        "|---|---|---|---|",
         *rows,
     ]

@@ -251,8 +251,20 @@ def test_a_run_and_how_it_goes_on(monkeypatch, tmp_path, capsys):
     assert values["spoken"][analysis.RECORDED]["length"] == 1
     assert set(values["ablations"]) == {ablation.name for ablation in ABLATIONS}
     assert all(found["steps"] == 2 for found in values["ablations"].values())
+    assert values["ablations"]["causal within a block"]["more_words"] == [0, 0, 0]
     assert command() == 0
     assert (listeners[0].asked > 0, listeners[1].asked) == (True, 0)
+
+    causal = values["ablations"]["causal within a block"]
+    for loss, more, verdict in (
+        (9.0, [0.0, -0.1, 0.1], "holds here by the losses; words are within chance."),
+        (9.0, [0.2, 0.1, 0.3], "holds here, by losses and by words."),
+        (9.0, [-0.2, -0.3, -0.1], "holds here by the losses; by the words it does not hold."),
+        (0.1, [-0.2, -0.3, -0.1], "does not hold here, by losses and by words."),
+        (0.1, [0.2, 0.1, 0.3], "does not hold here by the losses; by the words it holds."),
+    ):
+        causal |= {"token_ce": loss, "more_words": more}
+        assert f"should see each other both ways: {verdict}" in page(values)
 
 
 def _with_report(configuration, folder, options):
