@@ -36,15 +36,14 @@ PARAFORMER_EN = Repository(
     modelscope_revision=_FUNASR_TAG,
     licence=_FUNASR,
 )
-PARAFORMER_ZH = (
-    Repository(  # on ModelScope FunASR means SeACo-Paraformer by this name; here both hubs have the same file
-        name="funasr/paraformer-zh",
-        modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
-        revision="d7811ee3ac581fbcfdeb37c98c6ba674028433dc",
-        modelscope_revision=_FUNASR_TAG,
-        licence="Apache-2.0",
-        sums={"model.pt": (880_502_012, "5bba782a5e9196166233b9ab12ba04cadff9ef9212b4ff6153ed9290ff679025")},
-    )
+# On ModelScope FunASR means SeACo-Paraformer by this name; here both hubs have the same file.
+PARAFORMER_ZH = Repository(
+    name="funasr/paraformer-zh",
+    modelscope="iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
+    revision="d7811ee3ac581fbcfdeb37c98c6ba674028433dc",
+    modelscope_revision=_FUNASR_TAG,
+    licence="Apache-2.0",
+    sums={"model.pt": (880_502_012, "5bba782a5e9196166233b9ab12ba04cadff9ef9212b4ff6153ed9290ff679025")},
 )
 PARAFORMER_STREAMING = Repository(
     name="funasr/paraformer-zh-streaming",

@@ -37,6 +37,7 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
         ConfigError: the device is not there.
     """
     from asr.endpoint import Endpoint
+    from asr.punctuation import Punctuator
     from asr.stream import StreamingRecognizer, StreamOptions
     from asr.turn_end import bundled
 
@@ -58,7 +59,11 @@ def build(config: AsrConfig, runtime: RuntimeConfig) -> Recognizer:
             ear=_ear(config),
         ),
     )
-    return StreamingRecognizer(_reader(config, runtime), _voice_activity(config), options)
+    reader, vad = _reader(config, runtime), _voice_activity(config)
+    if config.punctuation == NONE:
+        return StreamingRecognizer(reader, vad, options)
+    punctuate = Punctuator.load(Path(config.punctuation).expanduser(), resolve(runtime.device))
+    return StreamingRecognizer(reader, vad, options, punctuate)
 
 
 def _voice_activity(config: AsrConfig) -> "VoiceActivity":
@@ -83,16 +88,6 @@ def _is_bundled(config: AsrConfig) -> bool:
 
 
 def _reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":
-    from asr.punctuation import PunctuatingReader, Punctuator
-
-    reader = _plain_reader(config, runtime)
-    if config.punctuation == NONE:
-        return reader
-    folder = Path(config.punctuation).expanduser()
-    return PunctuatingReader(reader, Punctuator.load(folder, resolve(runtime.device)))
-
-
-def _plain_reader(config: AsrConfig, runtime: RuntimeConfig) -> "Reader":
     if config.backend == "moonshine":
         from asr.moonshine import Moonshine
 

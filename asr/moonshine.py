@@ -13,7 +13,10 @@ from asr.base import SAMPLE_RATE, RecognizerError
 
 _MODEL = "tiny-en"  # the one inside the package
 _MIN_SAMPLES = SAMPLE_RATE // 10
-_PAD_SAMPLES = 3 * SAMPLE_RATE // 10  # silence around a recording, else its own voice detector may cut the ends
+_PAD_SAMPLES = 3 * SAMPLE_RATE // 10  # silence around a recording, as around what it learned from
+# its own voice detector is switched off: it remembers what it heard before, so that the same recording reads otherwise the
+# next time
+_OPTIONS = {"vad_threshold": "0", "vad_max_segment_duration": "0"}
 
 
 class Moonshine:
@@ -29,7 +32,7 @@ class Moonshine:
             ) from error
         folder = Path(get_assets_path()) / _MODEL
         try:
-            self._model: Any = Transcriber(model_path=folder, model_arch=ModelArch.TINY)
+            self._model: Any = Transcriber(model_path=folder, model_arch=ModelArch.TINY, options=_OPTIONS)
         except (MoonshineError, OSError) as error:
             raise RecognizerError(
                 f"Moonshine's model in {folder} cannot be loaded ({error}): install the release of moonshine-voice that "
@@ -37,7 +40,10 @@ class Moonshine:
             ) from error
 
     def transcribe(self, samples: np.ndarray) -> str:
-        """Text of one utterance, float32 mono at 16 kHz, shape (N,), with capitals and punctuation."""
+        """Text of one utterance, float32 mono at 16 kHz, shape (N,), with capitals and punctuation.
+
+        Where nobody speaks it invents words; `asr.stream` gives it voices only.
+        """
         if len(samples) < _MIN_SAMPLES:
             return ""
         heard = self._model.transcribe_without_streaming(np.pad(samples, _PAD_SAMPLES).tolist(), SAMPLE_RATE)

@@ -1,14 +1,12 @@
-"""Punctuation for recognisers that write none: FunASR's CT-Transformer (`asr.punctuation`; Chen et al., arXiv 2003.01309)."""
+"""Punctuation for recognisers that write none: FunASR's CT-Transformer (`asr.punctuation`; Chen et al., arXiv 2003.01309).
+
+It ends every text with a mark, a broken-off one too, so that turns are never judged by what it writes (`asr.stream`).
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asr.funasr_model import load_kind
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from asr.stream import GrowingText, Reader
 
 _MODULES = ("funasr.models.ct_transformer.model",)
 _KINDS = ("CTTransformer",)
@@ -33,18 +31,3 @@ class Punctuator:
             return ""
         found = self._model.generate(input=text, key="text")  # FunASR would draw a key at random
         return str(found[0]["text"]).strip()
-
-
-class PunctuatingReader:
-    """A recogniser whose whole utterances get punctuation; text that still grows has none (`asr.stream.Reader`)."""
-
-    def __init__(self, reader: "Reader", punctuate: Punctuator) -> None:
-        self._reader, self._punctuate = reader, punctuate
-
-    def transcribe(self, samples: "np.ndarray") -> str:
-        """Text of one utterance, float32 mono at 16 kHz, shape (N,)."""
-        return self._punctuate(self._reader.transcribe(samples))
-
-    def stream(self) -> "GrowingText | None":
-        """A new utterance that is read while it grows."""
-        return self._reader.stream()

@@ -77,23 +77,34 @@ class Reader(Protocol):
         ...
 
 
-class StreamingRecognizer:
-    """A loaded recogniser (`asr.base.Recognizer`)."""
+def _as_it_is(text: str) -> str:
+    return text
 
-    def __init__(self, reader: Reader, vad: VoiceActivity, options: StreamOptions) -> None:
+
+class StreamingRecognizer:
+    """A loaded recogniser (`asr.base.Recognizer`). `punctuate` sets marks in what is told as whole, not in what is judged."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        vad: VoiceActivity,
+        options: StreamOptions,
+        punctuate: Callable[[str], str] = _as_it_is,
+    ) -> None:
         self._reader = reader
         self._vad = vad
         self._options = options
+        self._punctuate = punctuate
 
     def stream(self, patience: Callable[[], float] = lambda: 1.0) -> "TurnStream":
         """A stream for one microphone or file; see `asr.base.Recognizer.stream`."""
-        return TurnStream(self._reader, self._vad.detector(), self._options, patience)
+        return TurnStream(self._reader, self._vad.detector(), self._options, patience, self._punctuate)
 
     def transcribe(self, samples: np.ndarray) -> str:
         """Text of a recording, float32 mono at 16 kHz, shape (N,); a long one is cut at its pauses."""
         samples = _checked(samples)
         if len(samples) <= _MAX_WHOLE_S * SAMPLE_RATE:
-            return self._reader.transcribe(samples)
+            return self._punctuate(self._reader.transcribe(samples)) if self._has_voice(samples) else ""
         stream = self.stream()
         events = [*stream.push(samples), *stream.finish()]
         return " ".join(e.text for e in events if isinstance(e, FinalTranscript) and e.text)
@@ -101,11 +112,19 @@ class StreamingRecognizer:
     def warm_up(self) -> None:
         """Run every model once, so that the first turn is as fast as the tenth."""
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
-        self._vad.detector()(noise[:WINDOW])
+        detector = self._vad.detector()
+        for window in _windows(noise):
+            detector(window)
         self._reader.transcribe(noise)
+        self._punctuate("hello")
         partial = self._reader.stream()
         if partial is not None:
             partial.push(noise)
+
+    def _has_voice(self, samples: np.ndarray) -> bool:
+        """False where nobody speaks: of that, recognisers make words."""
+        detector = self._vad.detector()
+        return any(detector(window) >= self._options.notice_threshold for window in _windows(samples))
 
 
 class TurnStream:
@@ -117,10 +136,12 @@ class TurnStream:
         detector: SpeechDetector,
         options: StreamOptions,
         patience: Callable[[], float] = lambda: 1.0,
+        punctuate: Callable[[str], str] = _as_it_is,
     ) -> None:
         self._reader = reader
         self._detector = detector
         self._patience = patience
+        self._punctuate = punctuate
         self._voice = Hysteresis(options.vad_threshold)
         self._options = options
         self._pending = np.zeros(0, np.float32)
@@ -159,7 +180,7 @@ class TurnStream:
         ):
             events += self._begin()
         if self._turn is not None:
-            events += self._end(self._read())
+            events += self._end(self._write(self._read()))
         return events
 
     def reset(self) -> None:
@@ -236,7 +257,7 @@ class TurnStream:
             events.append(SpeechSustained(at=self._clock))
         if not turn.is_read and turn.partial_due(self._clock, self._samples(self._options.partial_interval_ms)):
             events += self._partial(turn.streamed_text(self._read))
-        required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_text, turn.pause_sound)
+        required = self._patience() * self._options.endpoint.required_silence_ms(turn.pause_words, turn.pause_sound)
         over = self._clock - turn.pause_begin - self._samples(required)
         if turn.in_pause and not turn.told_whole and turn.pause_text and over >= -self._samples(_AHEAD_MS):
             turn.told_whole = True
@@ -244,7 +265,7 @@ class TurnStream:
         if turn.in_pause and over >= 0 and not (over < self._samples(_STIR_MS) and self._stirs(turn)):
             events += self._end(turn.pause_text)
         elif self._clock - turn.begin >= self._options.max_turn_s * SAMPLE_RATE:
-            events += self._end(turn.pause_text if turn.is_read else self._read())
+            events += self._end(turn.pause_text if turn.is_read else self._write(self._read()))
         return events
 
     def _voice_back(self, turn: "_Turn") -> list[Event]:
@@ -274,16 +295,17 @@ class TurnStream:
 
     def _read_pause(self, turn: "_Turn") -> list[Event]:
         """The words up to here, and whether they may be all; nothing where the same words were told in this pause."""
-        before = turn.pause_text if turn.is_read else None
-        turn.is_read, turn.pause_begin, turn.pause_text = True, self._speech_end(), self._read()
+        before = turn.pause_words if turn.is_read else None
+        turn.is_read, turn.pause_begin, turn.pause_words = True, self._speech_end(), self._read()
         begin = turn.begin - self._base
         turn.pause_sound = self._options.endpoint.hear(self._heard[begin:], turn.pause_begin - turn.begin)
-        if turn.pause_text == before:
+        if turn.pause_words == before:
             return []
-        return [*self._partial(turn.pause_text), SpeechPaused(text=turn.pause_text, complete=self._is_whole(turn))]
+        turn.pause_text = self._write(turn.pause_words)
+        return [*self._partial(turn.pause_words), SpeechPaused(text=turn.pause_text, complete=self._is_whole(turn))]
 
     def _is_whole(self, turn: "_Turn") -> bool:
-        return bool(turn.pause_text) and not self._options.endpoint.calls_for_more(turn.pause_text, turn.pause_sound)
+        return bool(turn.pause_words) and not self._options.endpoint.calls_for_more(turn.pause_words, turn.pause_sound)
 
     def _partial(self, text: str) -> list[Event]:
         turn = self._turn
@@ -303,6 +325,15 @@ class TurnStream:
         missing = max(0, self._samples(_PAUSE_MS) - (self._clock - self._last_voiced))
         text = self._reader.transcribe(np.pad(self._heard[turn.begin - self._base :], (0, missing)))
         turn.compute_ms = 1000 * (time.perf_counter() - begun)
+        return text
+
+    def _write(self, words: str) -> str:
+        """What was read, with punctuation, for those who are told; its last mark says nothing about the end of the turn."""
+        turn = self._turn
+        assert turn is not None
+        begun = time.perf_counter()
+        text = self._punctuate(words)
+        turn.compute_ms += 1000 * (time.perf_counter() - begun)
         return text
 
     def _end(self, text: str) -> list[Event]:
@@ -360,7 +391,8 @@ class _Turn:
         self.is_read = False  # the voice has stopped, and the words before that were read
         self.in_pause = False  # it has stopped for long enough
         self.told_whole = False  # that those words may be all
-        self.pause_text = ""  # those words
+        self.pause_words = ""  # those words, as they were read
+        self.pause_text = ""  # and as they are told
         self.pause_sound = 0.0  # log-odds that it sounded like an end
         self.pause_begin = begin  # acoustic end of the voice before; the detector lets go later
         self.compute_ms = 0.0  # of the last final pass
@@ -391,6 +423,11 @@ def _common_words(before: str, after: str) -> int:
     """Length of the common words at the beginning."""
     pairs = zip(before.split(), after.split(), strict=False)
     return len(" ".join(new for _, new in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _windows(samples: np.ndarray) -> np.ndarray:
+    """Samples (N,) as windows (M, WINDOW), the last one filled with silence."""
+    return np.pad(samples, (0, -len(samples) % WINDOW)).reshape(-1, WINDOW)
 
 
 def _checked(samples: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import jiwer
 import numpy as np
 from num2words import num2words
 
+from asr.moonshine import Moonshine
 from tts.features import log_mel_16k, resample
 
 JUDGE_HZ = 16_000
@@ -51,22 +52,15 @@ def hear(samples: np.ndarray, rate: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _moonshine() -> "moonshine_voice.Transcriber":  # type: ignore[name-defined]  # noqa: F821
-    from moonshine_voice import ModelArch, Transcriber, get_assets_path
-
-    return Transcriber(model_path=Path(get_assets_path()) / "tiny-en", model_arch=ModelArch.TINY)
+def _moonshine() -> Moonshine:
+    return Moonshine()
 
 
 def hear_moonshine(samples: np.ndarray, rate: int) -> str:
-    """What Moonshine tiny understands, a network trained on people's speech (arXiv 2410.15608); samples float32 (N,).
-
-    Of unclear speech it may make something else the next time.
-    """
+    """What Moonshine tiny understands, a network trained on people's speech (arXiv 2410.15608); samples float32 (N,)."""
     if not len(samples) or not np.abs(samples).max():
         return ""
-    audio = np.pad(resample(samples.astype(np.float32), rate, JUDGE_HZ), int(_PAD_S * JUDGE_HZ))
-    found = _moonshine().transcribe_without_streaming(audio.tolist(), JUDGE_HZ)
-    return " ".join(line.text for line in found.lines)
+    return _moonshine().transcribe(resample(samples.astype(np.float32), rate, JUDGE_HZ))
 
 
 JUDGES: dict[str, Callable[[np.ndarray, int], str]] = {"pocketsphinx": hear, "Moonshine": hear_moonshine}

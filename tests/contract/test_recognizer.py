@@ -111,10 +111,21 @@ def test_noise_at_15_db_is_understood(recognizer, question):
     assert errors(recognizer.transcribe((question + noise).astype(np.float32))) <= 1
 
 
-@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(10), np.zeros(SAMPLE_RATE)])
-def test_silence_and_nothing_give_no_words(recognizer, samples):
-    assert len(recognizer.transcribe(samples.astype(np.float32)).split()) <= 1
-    assert run(recognizer, samples.astype(np.float32)) == []
+NOISE = np.random.default_rng(0).normal(0, 0.02, 2 * SAMPLE_RATE)
+HUM = 0.1 * np.sin(2 * np.pi * 100 / SAMPLE_RATE * np.arange(2 * SAMPLE_RATE))
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros(10), np.zeros(SAMPLE_RATE), NOISE, HUM])
+def test_where_nobody_speaks_there_are_no_words(recognizer, samples):
+    assert recognizer.transcribe(samples.astype(np.float32)) == ""
+    assert not [e for e in run(recognizer, samples.astype(np.float32)) if isinstance(e, FinalTranscript)]
+
+
+def test_words_do_not_depend_on_what_was_heard_before(recognizer, question):
+    rng = np.random.default_rng(2)
+    clips = [(question + level * rng.standard_normal(len(question))).astype(np.float32) for level in (0.02, 0.05, 0.1)]
+    before = [recognizer.transcribe(clip) for clip in clips]
+    assert [recognizer.transcribe(clip) for clip in reversed(clips)] == before[::-1]
 
 
 def test_moonshine_without_its_package_or_model_says_what_to_install(monkeypatch, tmp_path):

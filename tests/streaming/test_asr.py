@@ -72,7 +72,7 @@ class CounterStream:
         return self._counter._text(self._samples[: self._chunks * 7680])
 
 
-JUDGED = {"1 more": 5.0, "1 time": 5.0, "1 the": -5.0}
+JUDGED = {"1 more": 5.0, "1 time": 5.0, "1 the": -5.0, "1 of": -1.4}  # a full stop after "of" would make it whole
 
 
 def options(**changes):
@@ -104,8 +104,8 @@ def sound(*parts):
     return np.concatenate(pieces).astype(np.float32)
 
 
-def run(samples, sizes=(1600,), paraformer=None, **changes):
-    stream = TurnStream(paraformer or Counter(), LoudnessDetector(), options(**changes))
+def run(samples, sizes=(1600,), paraformer=None, punctuate=str, **changes):
+    stream = TurnStream(paraformer or Counter(), LoudnessDetector(), options(**changes), punctuate=punctuate)
     events, at, k = [], 0, 0
     while at < len(samples):
         size = sizes[k % len(sizes)]
@@ -348,6 +348,68 @@ def test_the_recognizer_hands_out_independent_streams():
     one.push(np.ones(1000, np.float32) * 0.1)
     assert other._clock == 0
     assert one._clock == WINDOW
+
+
+def full_stop(text):
+    """Ends everything with a mark, as FunASR's punctuation does."""
+    return f"{text.capitalize()}." if text else ""
+
+
+@pytest.mark.parametrize("words", [("more", "time"), ("more", "of"), ("of", "the"), ("sun",) * 9, ()])
+def test_punctuation_is_told_and_not_judged(words):
+    """A turn whose words call for more waits as long, though its text now ends like a sentence."""
+    samples = sound((0.5, 0), (1.0, 1), (0.4, 0), (0.6, 1), (1.2, 0))
+    plain = run(samples, paraformer=Counter(words))
+    written = run(samples, paraformer=Counter(words), punctuate=full_stop)
+    assert len(plain) == len(written)
+    for before, after in zip(plain, written, strict=True):
+        told = {name: getattr(before, name) for name in before.__dataclass_fields__ if name != "compute_ms"}
+        if isinstance(before, (SpeechPaused, SpeechEnded, FinalTranscript)):
+            told["text"] = full_stop(before.text)
+        assert type(before) is type(after)
+        assert all(getattr(after, name) == value for name, value in told.items())
+    final = written[-1]
+    assert isinstance(final, FinalTranscript)
+    assert final.text == full_stop(plain[-1].text)
+
+
+def test_a_turn_cut_short_is_punctuated_too():
+    events = run(sound((0.5, 0), (1.6, 1)), punctuate=full_stop)
+    assert events[-1].text == "Sun sun sun."
+
+
+class Detectors:
+    """A voice is what is loud; counts what it heard."""
+
+    def __init__(self):
+        self.heard = 0
+
+    def detector(self):
+        return self
+
+    def __call__(self, window):
+        self.heard += 1
+        return LoudnessDetector()(window)
+
+
+def test_a_recording_without_a_voice_has_no_words():
+    counter = Counter()
+    recognizer = StreamingRecognizer(counter, Detectors(), options(), full_stop)
+    assert recognizer.transcribe(sound((1.0, 0))) == recognizer.transcribe(np.zeros(0, np.float32)) == ""
+    assert counter.passes == 0
+    assert recognizer.transcribe(sound((0.2, 0), (1.0, 1))) == "Sun sun."
+    assert recognizer.transcribe(sound((1.0, 1))[:1000]) == ""  # too short for a word, but heard
+    assert counter.passes == 2
+    long = sound((0.5, 0), (1.0, 1), (1.5, 0), (1.0, 1), (15.0, 0))
+    assert recognizer.transcribe(long) == "Sun sun. Sun sun."
+
+
+def test_warming_up_runs_everything():
+    counter, detectors, written = Counter(), Detectors(), []
+    StreamingRecognizer(counter, detectors, options(), lambda text: written.append(text) or text).warm_up()
+    assert counter.passes == 1
+    assert detectors.heard > 10  # a detector may need several windows before its network runs
+    assert written == ["hello"]
 
 
 def test_people_are_told_when_the_recogniser_knows_synthetic_voices_only():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from app.small.judges import JUDGES, SpeakerJudge, error_rate, hear, satisfies, voiced_f0, words
+from app.small.judges import JUDGES, SpeakerJudge, error_rate, satisfies, voiced_f0, words
 
-QUESTION = Path(__file__).parents[2] / "app" / "assets" / "question.wav"
+QUESTION = Path(__file__).parents[1] / "assets" / "asr" / "question.wav"
+TRUTH = "what is the capital of france"
 
 
 def tone(f0, seconds=1.0, rate=24_000, tilt=1.0, seed=0):
@@ -71,13 +72,12 @@ def test_the_speaker_judge_tells_voices_apart():
 def test_every_judge_hears_nothing_in_silence_and_a_spoken_question(judge):
     assert JUDGES[judge](np.zeros(16_000, np.float32), 16_000) == ""
     samples, rate = soundfile.read(QUESTION, dtype="float32")
-    heard = words(JUDGES[judge](samples, rate))
-    assert {"what", "plus", "three"} <= set(heard)
-    assert len(heard) == 5
+    assert error_rate([TRUTH], [JUDGES[judge](samples, rate)]).rate <= 1 / 6
 
 
-def test_what_pocketsphinx_hears_does_not_depend_on_what_it_heard_before():
-    """Moonshine's answers in such noise differ from time to time, and with a new model each time too."""
+@pytest.mark.parametrize("judge", JUDGES)
+def test_what_a_judge_hears_does_not_depend_on_what_it_heard_before(judge):
+    hear = JUDGES[judge]
     samples, rate = soundfile.read(QUESTION, dtype="float32")
     noise = np.random.default_rng(2).standard_normal(len(samples)).astype(np.float32)
     clips = [samples + level * noise for level in (0.03, 0.06, 0.1)] + [
