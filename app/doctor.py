@@ -49,6 +49,7 @@ OPTIONAL = {
         "pocketsphinx",
         "the recogniser's language model: pip install pocketsphinx, or asr.word_search=false",
     ),
+    "moonshine-voice": ("moonshine_voice", "needed only by asr.backend=moonshine: pip install -r requirements.txt"),
 }
 
 
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     missing = 0
     for section, findings in (
         ("Machine", machine(config)),
-        ("Packages", packages()),
+        ("Packages", packages(config)),
         ("Weights", weights(config)),
         ("What runs where", placement(config)),
         ("GPU memory", gpu_memory(config)),
@@ -124,14 +125,16 @@ def gpu() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
 
 
-def packages() -> Iterator[Finding]:
+def packages(config: AppConfig) -> Iterator[Finding]:
     """Installed packages."""
+    chosen_here = {"moonshine-voice"} if config.asr.backend == "moonshine" else set()
     for name, module in REQUIRED.items():
         there = importlib.util.find_spec(module) is not None
         yield Finding(name, _version(name) if there else "not installed", there, hint="pip install -r requirements.txt")
     for name, (module, hint) in OPTIONAL.items():
         there = importlib.util.find_spec(module) is not None
-        yield Finding(name, _version(name) if there else "not installed", there, needed=False, hint=hint)
+        needed = name in chosen_here
+        yield Finding(name, _version(name) if there else "not installed", there, needed=needed, hint=hint)
     for name in ("torchaudio", "torchvision"):
         if importlib.util.find_spec(name) is not None and gpu() == "none":
             yield Finding(
@@ -173,9 +176,9 @@ def placement(config: AppConfig) -> Iterator[Finding]:
         device = "cpu" if gpu() == "none" else "cuda"
     threads = f"{device}, {config.runtime.num_threads} thread(s)" if device == "cpu" else device
     placed = threads
-    heard_by = "Moonshine" if config.asr.backend == "moonshine" else "FunASR Paraformer"
+    heard_by = "Moonshine on cpu" if config.asr.backend == "moonshine" else f"FunASR Paraformer on {threads}"
     weak = limits(config.asr)
-    yield Finding("recogniser", f"{heard_by} on {threads}", not weak, needed=False, hint=weak)
+    yield Finding("recogniser", heard_by, not weak, needed=False, hint=weak)
     vllm = importlib.util.find_spec("vllm") is not None
     engine = config.llm.engine
     if engine == "auto":

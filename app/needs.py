@@ -19,6 +19,8 @@ def needs(config: AppConfig) -> Iterator[Need]:
     unused = {"tts.tmt"} if config.tts.backend == "interleaved" else {"tts.interleaved.model", "tts.interleaved.heads"}
     if config.llm.engine == "openai":
         unused.add("llm.model")  # the server has it
+    if config.asr.backend == "moonshine":
+        unused |= {"asr.model", "asr.streaming_model"}  # its package has its own
     return (need for need in NEEDS if need.key not in unused and chosen(config, need) not in (NONE, SILERO))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def weights(config: AppConfig, simulation: Simulation) -> dict[str, str]:
             continue
         if simulated[section]:
             found[key] = "none (simulated)"
+            continue
+        if section == "asr" and config.asr.backend == "moonshine":
+            found["asr.backend"] = f"moonshine-voice {version('moonshine-voice')}"
             continue
         chosen = getattr(getattr(config, section), name)
         if chosen != BUNDLED:

@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
 
 def ears(config: AppConfig) -> dict[str, str]:
     """Which weights listened."""
-    heard = {key: value for key, value in weights(config, Simulation()).items() if key == "asr.model"}
+    heard = {key: value for key, value in weights(config, Simulation()).items() if key in ("asr.model", "asr.backend")}
     files = {"turn_end": ("bundled", turn_end.ASSETS / "weights.json")}
     chosen = config.asr.endpoint.smart_turn
     if hears_turn_ends(config.asr):

@@ -1,5 +1,6 @@
 """The bundled models through the command line, as a person uses them."""
 
+import importlib.util
 import io
 import json
 import os
@@ -194,6 +195,17 @@ def test_doctor(capsys):
     for title in ("torch", "vocoder", "language model", "flite"):
         assert title in out
     assert "asr.backend=moonshine" in out
+
+
+def test_doctor_knows_what_moonshine_needs(monkeypatch, capsys):
+    assert main(["doctor", "--set", "asr.backend=moonshine"]) == 0
+    assert "recogniser: Moonshine on cpu" in capsys.readouterr().out
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "moonshine_voice" else find(name))
+    assert main(["doctor"]) == 0
+    assert "--      moonshine-voice: not installed" in capsys.readouterr().out
+    assert main(["doctor", "--set", "asr.backend=moonshine"]) == 1
+    assert "MISSING moonshine-voice: not installed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "gone"])

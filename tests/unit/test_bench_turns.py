@@ -7,6 +7,7 @@ from app.bench import asides, turn_ends
 from app.bench.cases import CLIP_HZ, LEAD_S, Case
 from app.bench.pauses import DEVELOPMENT, HELD_OUT, LONGEST_S, SHORTEST_S, questions_with_pauses
 from asr.base import FinalTranscript, PartialTranscript, SpeechEnded, SpeechStarted, SpeechSustained
+from configs.loader import load
 
 
 def said(text, at, ended=0):
@@ -64,6 +65,15 @@ def test_the_report_names_what_was_cut_off():
     )
     assert "| false cut-offs | 25.0 % (" in page
     assert page.count("| c | a b | turn at 1.4 | 500 |") == 1
+
+
+def test_the_report_names_who_listened():
+    own = turn_ends.ears(load(None, []))
+    assert set(own) == {"asr.model", "turn_end", "turn_sound"}
+    assert own["asr.model"].startswith("bundled ")
+    other = turn_ends.ears(load(None, ["asr.backend=moonshine"]))
+    assert set(other) == {"asr.backend", "turn_end"}
+    assert other["asr.backend"].startswith("moonshine-voice 0")
 
 
 @pytest.mark.usefixtures("speech_programs")

@@ -57,6 +57,14 @@ def test_the_backend_decides_what_is_needed(capsys: pytest.CaptureFixture[str], 
     assert f"tts.interleaved.heads={tmp_path / 'heads'}  MISSING" in capsys.readouterr().out
 
 
+def test_moonshine_brings_its_own_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = settings(asr__model=tmp_path / "no", asr__streaming_model=tmp_path / "nor")
+    assert main(["weights", "list", *missing]) == 1
+    assert "2 missing" in capsys.readouterr().out
+    assert main(["weights", "list", *missing, *settings(asr__backend="moonshine")]) == 0
+    assert "asr.model" not in capsys.readouterr().out
+
+
 def test_where_names_files_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "where", *settings(tts__flow="/nowhere")]) == 0
     out = capsys.readouterr().out
