@@ -218,7 +218,8 @@ def parser() -> argparse.ArgumentParser:
         "--start-from",
         type=Path,
         metavar="DIR",
-        help="flow, tmt, paraformer and qwen: train the weights below DIR further (. = those that ship) instead of random ones",
+        help="flow, vocoder, tmt, paraformer and qwen: train the weights below DIR further (. = those that ship) instead of "
+        "random ones",
     )
     data.add_plan(small, "configs/train/small.yaml", "tmt.steps=1000", alone=True)
     data.add_train(trained)

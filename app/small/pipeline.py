@@ -15,7 +15,7 @@ from configs.loader import DEFAULTS, load_as
 from configs.schema import ConfigError
 
 # Steps that can begin with finished weights instead of random ones (--start-from)
-CONTINUED = ("flow", "tmt", "paraformer", "qwen")
+CONTINUED = ("flow", "vocoder", "tmt", "paraformer", "qwen")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -68,6 +68,17 @@ def test_every_parameter_is_trained(task: VocoderTask) -> None:
     assert [name for name, p in task.module.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_training_goes_on_with_finished_weights(task: VocoderTask, tmp_path: Path) -> None:
+    task.export(tmp_path)
+    on = VocoderTask(task.recordings, [tone(170)], SMALL, task.training, first=tmp_path)
+    assert on.config == task.config
+    assert on.module.training
+    for (name, mine), theirs in zip(on.module.named_parameters(), task.module.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3, msg=name)  # they are kept as float16
+    on.loss(0, 0.0)[0].backward()
+    assert all(p.grad is not None and p.grad.any() for p in on.module.parameters())
+
+
 def test_batch_depends_on_the_step_alone(task: VocoderTask) -> None:
     def value(step: int) -> float:
         torch.manual_seed(step)

@@ -78,10 +78,13 @@ class VocoderTask:
         heldout: Sequence[np.ndarray],
         config: VocoderConfig = SMALL,
         training: VocoderTraining | None = None,
+        first: Path | None = None,
     ) -> None:
-        self.config, self.training = config, training or VocoderTraining()
+        """`first`: folder of weights to train further, in the shape of theirs; None: random ones of `config`."""
+        self.training = training or VocoderTraining()
         torch.manual_seed(self.training.seed)
-        self.module = Vocoder(config)
+        self.module = Vocoder.load(first).train().requires_grad_(True) if first else Vocoder(config)
+        self.config = self.module.config
         self.recordings = list(recordings)
         self._shares = np.array([group.share for group in recordings], dtype=np.float64)
         self._shares /= self._shares.sum()

@@ -1,6 +1,6 @@
 """Steps from speech tokens to speech: the decoder's encoder and estimator, the vocoder, the assistant's own voice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from app.small.corpus import Corpus
 from app.small.loop import train
-from app.small.plan import Places, SmallTraining, fit
+from app.small.plan import ASSETS, Places, SmallTraining, fit
 from app.small.steps.encoders import VECTOR_SETS
 from app.small.steps.material import Samples, codebook, spread, token_arrays
 from app.small.synth import Flite
 from app.small.voices import DEFAULT
+from configs.loader import DEFAULTS, load
 from configs.schema import TtsConfig
 from tts.base import SAMPLE_RATE
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARE = 0.5  # of what the vocoder is trained on is the assistant's own voice
 OWN_SHARE = 0.3  # of what the decoder's estimator is trained on
+NUM_SPOKEN = 1500  # utterances that the finished decoder speaks for a vocoder that is trained further
 NUM_PROSE_DECODED = 3000  # utterances of the assistant's own voice that the decoder's encoder learns beside the voices
 MIN_VOCODER_S = 1.0
 PROMPT_S = 3.6  # shortest prompt of the bundled voice
@@ -53,7 +55,10 @@ def flow_encoder_weights(places: Places) -> Path:
 
 
 def vocoder(places: Places, plan: SmallTraining) -> dict[str, float]:
-    """Train the vocoder: half on the assistant's own voice, as recorded and as decoded, half on all others."""
+    """Train the vocoder: half on the assistant's own voice, as recorded and as decoded, half on all others.
+
+    What is decoded is the mel of the decoder's encoder, the whole decoder's where finished weights are trained further.
+    """
     from tts.training.vocoder import Recordings, VocoderTask
 
     speech = Corpus(places.corpus("voices"))
@@ -61,27 +66,63 @@ def vocoder(places: Places, plan: SmallTraining) -> dict[str, float]:
     own = [u for u in long_enough if u.voice == DEFAULT]
     others = [u for u in long_enough if u.voice != DEFAULT]
     held_out = [speech.samples(u) for u in own[-3:] + others[-9:]]
-    prose, decoded = decoded_prose(places)
+    prose, decoded = spoken_prose(places, places.start) if places.start else decoded_prose(places)
     recordings = [
         Recordings(DEFAULT_SHARE, prose, decoded),
         Recordings(1 - DEFAULT_SHARE, Samples(speech, others[:-9])),
     ]
-    return fit(places, "vocoder", VocoderTask(recordings, held_out), plan.vocoder)
+    task = VocoderTask(recordings, held_out, first=places.first_weights("vocoder"))
+    return fit(places, "vocoder", task, plan.vocoder)
 
 
 def decoded_prose(places: Places) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
     """Recordings of the assistant's own voice, and what the decoder's encoder makes of their speech tokens: (M, T)."""
     from tts.decoder.flow import FlowDecoder
 
-    speech, ids = token_arrays(places, "prose")
-    chosen = spread([i for i, u in enumerate(speech.utterances) if u.duration_s >= MIN_VOCODER_S], NUM_PROSE_DECODED)
     flow = FlowDecoder.load(flow_encoder_weights(places))
-    decoded = []
+
+    def decode(tokens_BS: torch.Tensor) -> torch.Tensor:
+        return flow.denormalise(flow.encode(tokens_BS, chunked=True)).transpose(1, 2)
+
+    return _decoded(places, NUM_PROSE_DECODED, decode)
+
+
+def spoken_prose(places: Places, start: Path) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
+    """The same, but what the whole decoder in `start` makes of them, as the assistant speaks: its steps, behind its prompt."""
+    from tts.decoder.flow import FlowDecoder
+    from tts.voice import Voice
+
+    flow, settings = FlowDecoder.load(start / ASSETS["flow"]), load(DEFAULTS / "tiny.yaml", []).tts
+    voice = Voice.load(start / ASSETS["voice"] / "voice.safetensors")
+    prompt = len(voice.tokens) // flow.config.chunk_tokens * flow.config.chunk_tokens
+    tokens_BS, mel_BMT = torch.from_numpy(voice.tokens[:prompt])[None], torch.from_numpy(voice.mel)[None]
+    speaker_BE = torch.from_numpy(voice.embedding)[None]
+
+    def decode(of_BS: torch.Tensor) -> torch.Tensor:
+        return flow.generate(
+            of_BS,
+            speaker_BE,
+            tokens_BS,
+            mel_BMT,
+            num_flow_steps=settings.num_flow_steps,
+            temperature=settings.flow_temperature,
+        )
+
+    return _decoded(places, NUM_SPOKEN, decode)
+
+
+def _decoded(
+    places: Places, count: int, decode: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[Sequence[np.ndarray], list[np.ndarray]]:
+    """So many recordings of the assistant's own voice, and the mel (1, M, T) that is made of their tokens (1, S)."""
+    speech, ids = token_arrays(places, "prose")
+    chosen = spread([i for i, u in enumerate(speech.utterances) if u.duration_s >= MIN_VOCODER_S], count)
     with torch.inference_mode():
-        for i in tqdm(chosen, desc="decoded"):
-            mu_BTM = flow.encode(torch.from_numpy(ids[i].astype(np.int64))[None], chunked=True)
-            decoded.append(flow.denormalise(mu_BTM)[0].T.half().numpy())
-    return Samples(speech, [speech.utterances[i] for i in chosen]), decoded
+        mels = [
+            decode(torch.from_numpy(ids[i].astype(np.int64))[None])[0].half().numpy()
+            for i in tqdm(chosen, desc="decoded")
+        ]
+    return Samples(speech, [speech.utterances[i] for i in chosen]), mels
 
 
 def flow(places: Places, plan: SmallTraining) -> dict[str, float]:
